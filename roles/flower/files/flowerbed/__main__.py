@@ -1,0 +1,75 @@
+"""`python -m flowerbed`: run, check-config, doctor, hash."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def main(argv: list[str]) -> int:
+    """Runs one subcommand and gives the exit code; a sentence about bad settings goes to stderr with 78 (EX_CONFIG)."""
+    if argv[:1] == ["doctor"]:
+        # the doctor has a command line of its own
+        from flowerbed.doctor import main as doctor
+
+        code: int = doctor(argv[1:])
+        return code
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "check-config":
+        return _check_config(arguments.flowerconfig)
+    if arguments.command == "hash":
+        return _hash()
+    return _run(None if arguments.broker_env else arguments.settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m flowerbed", description="Runs and checks Flower.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="become Flower")
+    where = run.add_mutually_exclusive_group()
+    where.add_argument("--settings", metavar="FILE", help="flowerbed.json (else the environment is read)")
+    where.add_argument("--broker-env", action="store_true", help="CELERY_BROKER_URL and FLOWER_* from the environment")
+    check = commands.add_parser("check-config", help="check a flowerconfig.py before Flower reads it")
+    check.add_argument("--settings", metavar="FILE", help="accepted for symmetry; nothing in it is needed")
+    check.add_argument("flowerconfig", metavar="FLOWERCONFIG")
+    commands.add_parser("hash", help="hash a password, read from the terminal or standard input")
+    commands.add_parser("doctor", help="ask a Flower whether it is well (doctor --help)", add_help=False)
+    return parser
+
+
+def _run(settings_path: str | None) -> int:
+    from flowerbed.install import EXIT_CONFIG
+    from flowerbed.run import run
+    from flowerbed.settings import SettingsError
+
+    try:
+        return run(settings_path)
+    except SettingsError as error:
+        print(f"flowerbed: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+
+
+def _check_config(path: str) -> int:
+    from flowerbed.options import config_problem
+
+    if problem := config_problem(path):
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _hash() -> int:
+    import getpass
+
+    from passlib.hash import bcrypt
+
+    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    if not password or len(password.encode()) > 72 or "\0" in password:
+        print("flowerbed: the password must have 1 to 72 bytes and no NUL.", file=sys.stderr)
+        return 1
+    print(bcrypt.using(rounds=12).hash(password))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,238 @@
+"""Who may sign in: password hashes, sessions, and what one attempt costs.
+
+A session is Tornado's signed cookie `user`.  Its value is `u:<fingerprint>:<name>`, where the fingerprint is an HMAC of
+the user's stored hash: a changed password or a removed user ends the session at the next request after the restart
+that brings the change.  The doctor's own session is `d:<fingerprint>`: no user name can take that form, and it may only
+read.  A session that was copied out of a browser stays good until it expires; signing out only removes it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import math
+import secrets
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from tornado.web import create_signed_value, decode_signed_value
+
+from flowerbed.settings import Credentials, Settings, SettingsError, User
+from flowerbed.throttle import Throttle
+
+COOKIE = "user"
+DOCTOR = "doctor"
+#: hashes that `verify` reads; argon2 only where its library is installed
+SCHEMES = ("bcrypt", "argon2", "sha512_crypt", "sha256_crypt", "pbkdf2_sha256", "pbkdf2_sha512", "scrypt")
+MAX_NAME, MAX_PASSWORD = 256, 1024
+#: hashing at the same time, attempts in progress in all and from one address, good passwords remembered
+THREADS, MAX_IN_PROGRESS, MAX_FROM_ADDRESS, MAX_CACHED = 2, 200, 20, 1024
+
+logger = logging.getLogger(__name__)
+
+
+class Doctor(str):
+    """The name of a doctor's session; a real user named `doctor` is a plain str."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of an attempt: signed in, or an HTTP status and the seconds after which to try again."""
+
+    status: int
+    retry_after: int = 0
+
+    @property
+    def signed_in(self) -> bool:
+        return self.status == 200
+
+
+def verify(users: Sequence[User], name: str, password: str) -> bool:
+    """Whether `password` is that of the user `name`; costs the same time for a name that is not there."""
+    known = next((user for user in users if user.name == name), None)
+    if known is None and not users:
+        return False
+    # the stand-in for an unknown name is always the same user, so that its cost says nothing
+    number = int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:4], "big") % len(users)
+    fits = _password_fits(password, (known or users[number]).hash)
+    return fits and known is not None and len(password) <= MAX_PASSWORD
+
+
+def hash_for_memory(password: str) -> str:
+    """A cheap hash for a password that is in this process's environment anyway."""
+    from passlib.hash import pbkdf2_sha256
+
+    return str(pbkdf2_sha256.using(rounds=29000).hash(password))
+
+
+def unreadable_users(users: Sequence[User]) -> list[str]:
+    """Names of the users whose hash no installed scheme reads."""
+    return [user.name for user in users if _context().identify(user.hash) is None]
+
+
+def session_cookie(settings: Settings, credentials: Credentials, name: str = DOCTOR) -> str:
+    """The signed value of the cookie `user`: for `doctor` the doctor's session, which may only read, else a user's.
+
+    Raises SettingsError without a cookie secret or for an unknown user.  Good for `settings.session_seconds`.
+    """
+    if name != DOCTOR:
+        return user_cookie(credentials, name)
+    return _signed(credentials, f"d:{_fingerprint(_secret(credentials), 'doctor')}")
+
+
+def user_cookie(credentials: Credentials, name: str) -> str:
+    """The signed value of the cookie `user` for a user in the credentials, also for one who is called doctor."""
+    user = next((user for user in credentials.users if user.name == name), None)
+    if user is None:
+        raise SettingsError("A session can only be made for a user in the credentials.")
+    return _signed(credentials, f"u:{_fingerprint(_secret(credentials), 'user', name, user.hash)}:{name}")
+
+
+def session_name(settings: Settings, credentials: Credentials, cookie: str) -> str | None:
+    """The user, or Doctor, whose session a cookie's value is; None when it is no good or too old."""
+    if not credentials.cookie_secret:
+        return None
+    days = settings.session_seconds / 86400
+    raw = decode_signed_value(credentials.cookie_secret, COOKIE, cookie, max_age_days=days)
+    if raw is None:
+        return None
+    kind, _, rest = raw.decode("utf-8", "replace").partition(":")
+    fingerprint, _, name = rest.partition(":")
+    if kind == "d":
+        expected = _fingerprint(credentials.cookie_secret, "doctor")
+        return Doctor(DOCTOR) if not name and hmac.compare_digest(fingerprint, expected) else None
+    user = next((user for user in credentials.users if user.name == name), None)
+    if kind != "u" or user is None:
+        return None
+    expected = _fingerprint(credentials.cookie_secret, "user", name, user.hash)
+    return name if hmac.compare_digest(fingerprint.encode(), expected.encode()) else None
+
+
+class SignIn:
+    """Checks names and passwords off the event loop, remembers good ones for a while and slows bad ones down.
+
+    Only for the event loop's thread.  What is remembered is an HMAC under a key of this process, never a password, and
+    counts for one address only: otherwise a locked-out guesser could try passwords against what others have proved.
+    """
+
+    def __init__(self, settings: Settings, credentials: Credentials) -> None:
+        self.settings = settings
+        self.credentials = credentials
+        self.throttle = Throttle(settings.login_attempts, settings.login_window_seconds)
+        self._key = secrets.token_bytes(32)
+        self._good: dict[bytes, float] = {}
+        self._running: dict[bytes, asyncio.Task[Answer]] = {}
+        self._in_progress: dict[str, int] = {}
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="flowerbed-verify")
+
+    async def attempt(self, name: str, password: str, address: str) -> Answer:
+        """One sign-in; a wrong one takes longer each time, and too many give 429, too many at once 503."""
+        name = name[:MAX_NAME]
+        # the lock comes before the memory, or a locked guesser would still be told when a guess is right
+        if wait := self.throttle.pair_wait(name, address):
+            return Answer(429, math.ceil(wait))
+        key = self._digest(name, password, address)
+        if self._good.get(key, 0.0) > time.monotonic():
+            return Answer(200)
+        if wait := self.throttle.address_wait(address):
+            return Answer(429, math.ceil(wait))
+        here = self._in_progress.get(address, 0)
+        if here >= MAX_FROM_ADDRESS or sum(self._in_progress.values()) >= MAX_IN_PROGRESS:
+            return Answer(503, 2)
+        self._in_progress[address] = here + 1
+        try:
+            # one verification for any number of equal requests: a script's parallel calls are one attempt
+            task = self._running.get(key)
+            if task is None:
+                # counted before anything is awaited, or parallel guesses would all come before the first count
+                began = self.throttle.begin(name, address)
+                task = asyncio.ensure_future(self._check(key, name, password, address, began))
+                self._running[key] = task
+                task.add_done_callback(lambda _: self._running.pop(key, None))
+            return await asyncio.shield(task)
+        finally:
+            left = self._in_progress[address] - 1
+            if left:
+                self._in_progress[address] = left
+            else:
+                del self._in_progress[address]
+
+    async def _check(self, key: bytes, name: str, password: str, address: str, began: float) -> Answer:
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(self._pool, verify, self.credentials.users, name, password):
+            self.throttle.succeeded(name, address, began)
+            self._remember(key)
+            return Answer(200)
+        locked = self.throttle.pair_wait(name, address) or self.throttle.address_wait(address)
+        # repr() escapes line breaks and control characters: a name cannot write log lines of its own
+        lock = f"; locked for {math.ceil(locked)} s" if locked else ""
+        logger.warning("Sign-in failed for user %r from %s%s", name[:64], address, lock)
+        await asyncio.sleep(self.throttle.delay(name, address))
+        return Answer(401)
+
+    def _remember(self, key: bytes) -> None:
+        if not self.settings.verify_cache_seconds:
+            return
+        now = time.monotonic()
+        if len(self._good) >= MAX_CACHED:
+            self._good = {old: until for old, until in self._good.items() if until > now}
+        if len(self._good) >= MAX_CACHED:
+            self._good.clear()
+        self._good[key] = now + self.settings.verify_cache_seconds
+
+    def _digest(self, *parts: str) -> bytes:
+        return _mac(self._key, *parts).digest()
+
+
+def _secret(credentials: Credentials) -> str:
+    if not credentials.cookie_secret:
+        raise SettingsError("The credentials hold no cookie_secret, so no session can be made.")
+    return credentials.cookie_secret
+
+
+def _signed(credentials: Credentials, value: str) -> str:
+    return create_signed_value(_secret(credentials), COOKIE, value).decode("ascii")
+
+
+def _fingerprint(cookie_secret: str, *parts: str) -> str:
+    return _mac(cookie_secret.encode(), "flowerbed session", *parts).hexdigest()[:32]
+
+
+def _mac(key: bytes, *parts: str) -> hmac.HMAC:
+    mac = hmac.new(key, digestmod=hashlib.sha256)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        # the length first: no two lists of parts give the same bytes
+        mac.update(len(data).to_bytes(8, "big") + data)
+    return mac
+
+
+def _password_fits(password: str, stored: str) -> bool:
+    try:
+        return bool(_context().verify(password[:MAX_PASSWORD], stored))
+    except (ValueError, TypeError, RuntimeError):
+        # a password that the scheme refuses (a NUL, say), a hash that nobody reads: wrong, and never a crash
+        return False
+
+
+@lru_cache(maxsize=1)
+def _context() -> Any:
+    from passlib.context import CryptContext
+
+    return CryptContext(schemes=[scheme for scheme in SCHEMES if _installed(scheme)])
+
+
+def _installed(scheme: str) -> bool:
+    from passlib import hash as hashes
+
+    try:
+        return bool(getattr(hashes, scheme).has_backend())
+    except AttributeError:
+        # only schemes with several implementations have has_backend()
+        return hasattr(hashes, scheme)

@@ -1,0 +1,185 @@
+"""Puts the add-on into an unmodified Flower, from the last line of its flowerconfig.py.
+
+Flower executes that file before it builds its application, so what is changed here is what it will use.  Whatever
+concerns signing in fails hard: Flower does not start.  The rest fails soft, with a warning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import logging
+import secrets
+import sys
+from typing import Any
+
+from flowerbed.settings import Credentials, Settings, SettingsError, load, load_credentials
+
+#: exit code for settings that cannot work, EX_CONFIG of sysexits.h: starting again would not help
+EXIT_CONFIG = 78
+#: Flower's `auth` only has to be set: who is signed in is decided by our get_current_user
+AUTH_PATTERN = "flowerbed"
+AUTH_PROVIDER = "flowerbed.web.login.LoginHandler"
+AUTH_OPTIONS = ("auth", "auth_provider", "basic_auth")
+
+logger = logging.getLogger(__name__)
+_loaded: tuple[Settings, Credentials] | None = None
+
+
+def use(settings: Settings, credentials: Credentials) -> None:
+    """Hands `install` what was already read."""
+    global _loaded
+    _loaded = (settings, credentials)
+
+
+def install(config: dict[str, Any]) -> None:
+    """Installs the add-on; `config` is the flowerconfig.py's globals(), whose names become Flower's options."""
+    try:
+        if _loaded is None:
+            settings = load()
+            use(settings, load_credentials(settings))
+        assert _loaded is not None
+        settings, credentials = _loaded
+        check(settings, credentials)
+        _install(config, settings, credentials)
+    except SettingsError as error:
+        print(f"flowerbed: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CONFIG) from None
+
+
+def check(settings: Settings, credentials: Credentials) -> None:
+    """Raises SettingsError when nobody could sign in."""
+    from flowerbed.auth import unreadable_users
+
+    if settings.auth != "password":
+        return
+    if not credentials.users:
+        raise SettingsError('There are no users: add some, or say auth "none" for a Flower that is open to all.')
+    if names := unreadable_users(credentials.users):
+        raise SettingsError(f"The password hash of user {names[0]!r} is of no kind that can be read here.")
+
+
+def _install(config: dict[str, Any], settings: Settings, credentials: Credentials) -> None:
+    from flowerbed import broker, notify, reconnect
+
+    _secret_options(config, credentials)
+    _listen(config, settings)
+    broker.configure(celery_app(), credentials.celery)
+    _sign_in(config, settings, credentials)
+    notify.notify_systemd()
+    reconnect.cap_reconnect(settings.broker_reconnect_max_seconds)
+
+
+def celery_app() -> Any:
+    """The Celery application that `celery flower` will hand to Flower: the user's, or Celery's default one."""
+    import click
+    from celery import current_app
+
+    context = click.get_current_context(silent=True)
+    return getattr(getattr(context, "obj", None), "app", None) or current_app._get_current_object()
+
+
+def _secret_options(config: dict[str, Any], credentials: Credentials) -> None:
+    from flowerbed.options import problem, table
+
+    known = table()
+    for name, value in credentials.options.items():
+        if text := problem(name, value, known):
+            raise SettingsError(f"The credentials' options: {text}")
+        config[name] = value
+
+
+def _listen(config: dict[str, Any], settings: Settings) -> None:
+    """Socket, address, port and prefix: one place says them, flowerbed.json."""
+    values = {
+        "unix_socket": settings.unix_socket or "",
+        "address": settings.address,
+        "port": settings.port,
+        "url_prefix": settings.url_prefix.strip("/"),
+    }
+    for name, value in values.items():
+        said = config.get(name)
+        if isinstance(said, str) and name == "url_prefix":
+            said = said.strip("/")
+        if said not in (None, "") and said != value:
+            raise SettingsError(f"flowerconfig.py sets {name} otherwise than the settings do; leave it out there.")
+        config[name] = value
+
+
+def _sign_in(config: dict[str, Any], settings: Settings, credentials: Credentials) -> None:
+    from flower.urls import settings as application_settings
+    from tornado.options import options
+
+    application_settings["xsrf_cookie_kwargs"] = {"samesite": "Lax", "secure": settings.secure_cookies}
+    said = [name for name in AUTH_OPTIONS if config.get(name)]
+    if settings.auth == "flower":
+        if not said and not options.auth and not options.basic_auth:
+            raise SettingsError('auth is "flower", but no auth option of Flower\'s own is set: it would be open.')
+        if credentials.cookie_secret:
+            config["cookie_secret"] = credentials.cookie_secret
+        _secure_cookies(settings)
+        return
+    if said:
+        raise SettingsError(f'{said[0]} is set for Flower itself, but that needs auth "flower" in the settings.')
+    config.update(auth="", auth_provider=None, basic_auth=[])
+    if settings.auth == "none":
+        if not settings.unix_socket and not is_loopback(settings.address):
+            logger.warning("No sign-in: Flower is open to all who reach %s port %s.", settings.address, settings.port)
+        return
+    if not credentials.cookie_secret:
+        # sessions then end with this process
+        credentials = dataclasses.replace(credentials, cookie_secret=secrets.token_urlsafe(48))
+    config.update(auth=AUTH_PATTERN, auth_provider=AUTH_PROVIDER, cookie_secret=credentials.cookie_secret)
+    _guard(settings, credentials)
+
+
+def _guard(settings: Settings, credentials: Credentials) -> None:
+    from flower.app import Flower
+    from flower.urls import handlers
+    from flower.urls import settings as application_settings
+    from tornado.web import url
+
+    from flowerbed.auth import SignIn
+    from flowerbed.web import guard
+    from flowerbed.web.login import LogoutHandler
+
+    try:
+        guard.guard_flower()
+    except AttributeError as error:
+        raise SettingsError(f"This Flower cannot be closed by the add-on: {error}.") from None
+    application_settings[guard.SIGN_IN] = SignIn(settings, credentials)
+    # before Flower's own, which knows no prefix; with a name of its own, or it would take over Flower's links
+    handlers[0:0] = [url(r"/logout", LogoutHandler, name="flowerbed_logout")]
+    flowers_bind = Flower.start_http_server
+
+    def start_http_server(app: Any) -> Any:
+        # a line after install() in flowerconfig.py may have undone it
+        if not (guard.is_guarded() and app.options.auth == AUTH_PATTERN and app.options.auth_provider == AUTH_PROVIDER):
+            print("flowerbed: auth was changed after the add-on was installed; Flower is not started.", file=sys.stderr)
+            raise SystemExit(EXIT_CONFIG)
+        return flowers_bind(app)
+
+    Flower.start_http_server = start_http_server
+
+
+def _secure_cookies(settings: Settings) -> None:
+    """Makes the cookies of Flower's own sign-in Secure."""
+    from flower.views import BaseHandler
+
+    if not settings.secure_cookies:
+        return
+    flowers_set_cookie = BaseHandler.set_secure_cookie
+
+    def set_secure_cookie(handler: Any, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("secure", True)
+        flowers_set_cookie(handler, *args, **kwargs)
+
+    BaseHandler.set_secure_cookie = set_secure_cookie
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -1,0 +1,239 @@
+"""One reading of the settings and credentials, for every process of the add-on.
+
+Two files: `flowerbed.json` (no secrets, readable to all) and `flower.json` (all secrets, root only, handed over by
+systemd's LoadCredential=).  Without a settings file everything comes from the environment, for a laptop.
+
+A `SettingsError` is one clear sentence that names the file or variable and never holds a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+SETTINGS_VARIABLE = "FLOWERBED_SETTINGS"
+CREDENTIALS_FILE = "flower.json"
+AUTH_CHOICES = ("password", "none", "flower")
+_CREDENTIAL_KEYS = ("cookie_secret", "users", "celery", "options")
+_CELERY_KEYS = ("broker_url", "result_backend", "broker_transport_options", "broker_use_ssl")
+
+
+class SettingsError(ValueError):
+    """Settings or credentials cannot be used; the text is one sentence without any secret."""
+
+
+@dataclass(frozen=True)
+class User:
+    """A person who may sign in; `hash` is a password hash of passlib's."""
+
+    name: str
+    hash: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one instance; the fields are the keys of flowerbed.json."""
+
+    instance: str = "main"
+    #: Flower's own configuration; None means the package's own (laptop)
+    flowerconfig: str | None = None
+    #: the user's Celery application, `proj.celery:app`, and the directory it is imported from
+    app: str | None = None
+    app_dir: str | None = None
+    #: password: our login; none: open, said aloud; flower: left to Flower's own options (OAuth from the environment)
+    auth: str = "password"
+    unix_socket: str | None = None
+    address: str = "127.0.0.1"
+    port: int = 5555
+    url_prefix: str = ""
+    #: the front door as users see it, and where the doctor connects for it (host:port)
+    url: str | None = None
+    connect: str | None = None
+    #: PEM file to trust for the front door when it is self-signed
+    tls_certificate: str | None = None
+    secure_cookies: bool = True
+    session_seconds: int = 43200
+    verify_cache_seconds: int = 300
+    login_attempts: int = 5
+    login_window_seconds: int = 300
+    broker_reconnect_max_seconds: int = 30
+    #: path of the credentials; None means the environment
+    credentials: str | None = None
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Everything secret of one instance; its repr() shows only the users' names."""
+
+    cookie_secret: str | None = field(default=None, repr=False)
+    users: tuple[User, ...] = ()
+    celery: dict[str, Any] = field(default_factory=dict, repr=False)
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def load(path: str | os.PathLike[str] | None = None) -> Settings:
+    """The settings in `path`, else in the file that FLOWERBED_SETTINGS names, else from the environment."""
+    chosen = path if path is not None else os.environ.get(SETTINGS_VARIABLE) or None
+    if chosen is None:
+        return from_environment(os.environ)
+    data = _read_object(Path(chosen))
+    known = {item.name for item in fields(Settings)}
+    for key in data:
+        if key not in known:
+            raise SettingsError(f"{chosen}: {key} is not a setting of flowerbed{did_you_mean(key, known)}")
+    return _checked(str(chosen), data)
+
+
+def load_credentials(settings: Settings) -> Credentials:
+    """The credentials that systemd handed over, else those at the settings' path, else from the environment."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory and (handed := Path(directory) / CREDENTIALS_FILE).exists():
+        path = handed
+    elif settings.credentials is not None:
+        path = Path(settings.credentials)
+    else:
+        return credentials_from_environment(os.environ)
+    return _credentials(str(path), _read_object(path))
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """Settings of a laptop, from FLOWER_PORT, FLOWER_ADDRESS, FLOWER_URL_PREFIX, FLOWER_BASIC_AUTH and FLOWER_AUTH."""
+    port = environ.get("FLOWER_PORT") or "5555"
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SettingsError("FLOWER_PORT must be a number from 1 to 65535.")
+    return Settings(
+        auth=_auth_from_environment(environ),
+        address=environ.get("FLOWER_ADDRESS") or "127.0.0.1",
+        port=int(port),
+        unix_socket=environ.get("FLOWER_UNIX_SOCKET") or None,
+        url_prefix=(environ.get("FLOWER_URL_PREFIX") or "").strip("/"),
+        # a laptop speaks plain HTTP: a browser would never send Secure cookies back
+        secure_cookies=False,
+    )
+
+
+def credentials_from_environment(environ: Mapping[str, str]) -> Credentials:
+    """Credentials of a laptop: CELERY_BROKER_URL and the users of FLOWER_BASIC_AUTH, hashed in memory."""
+    from flowerbed.auth import hash_for_memory
+
+    celery: dict[str, Any] = {}
+    if url := environ.get("CELERY_BROKER_URL"):
+        celery["broker_url"] = url
+    pairs = basic_auth_pairs(environ.get("FLOWER_BASIC_AUTH") or "")
+    users = tuple(User(name, hash_for_memory(password)) for name, password in pairs)
+    return Credentials(cookie_secret=environ.get("FLOWER_COOKIE_SECRET") or None, users=users, celery=celery)
+
+
+def basic_auth_pairs(text: str) -> list[tuple[str, str]]:
+    """Splits `user:password[,user:password]` at commas and at each first colon, as Flower splits FLOWER_BASIC_AUTH."""
+    pairs: list[tuple[str, str]] = []
+    for number, item in enumerate(text.split(",") if text else [], start=1):
+        name, colon, password = item.strip().partition(":")
+        if not (name and colon and password):
+            raise SettingsError(f"FLOWER_BASIC_AUTH: entry {number} must be user:password (commas separate users).")
+        if name in (known for known, _ in pairs):
+            raise SettingsError(f"FLOWER_BASIC_AUTH: entry {number} names a user that was named before.")
+        pairs.append((name, password))
+    return pairs
+
+
+def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: `: did you mean X?`, or a full stop when no known name is near."""
+    import difflib
+
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f": did you mean {near[0]}?" if near else "."
+
+
+def _auth_from_environment(environ: Mapping[str, str]) -> str:
+    basic, pattern = environ.get("FLOWER_BASIC_AUTH"), environ.get("FLOWER_AUTH")
+    if basic and pattern:
+        raise SettingsError("FLOWER_BASIC_AUTH and FLOWER_AUTH are both set: choose one way to sign in.")
+    if basic:
+        return "password"
+    if pattern:
+        if not environ.get("FLOWER_AUTH_PROVIDER"):
+            raise SettingsError("FLOWER_AUTH is set but FLOWER_AUTH_PROVIDER, the sign-in service, is not.")
+        return "flower"
+    # an OAuth key without FLOWER_AUTH would silently give an open Flower
+    if environ.get("FLOWER_OAUTH2_KEY") or environ.get("FLOWER_OAUTH2_SECRET"):
+        raise SettingsError("FLOWER_OAUTH2_KEY is set but FLOWER_AUTH, which says who may sign in, is not.")
+    return "none"
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; never quotes the file's text, which may be secret."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or 'unknown error'}.") from None
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{path} is not JSON: line {error.lineno}, column {error.colno}.") from None
+    except ValueError:
+        raise SettingsError(f"{path} is not UTF-8 text.") from None
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path} must hold a JSON object.")
+    return data
+
+
+def _checked(where: str, data: dict[str, Any]) -> Settings:
+    """Settings of the right types and ranges."""
+    hints = typing.get_type_hints(Settings)
+    for key, value in data.items():
+        allowed = _classes(hints[key])
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            names = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
+            raise SettingsError(f"{where}: {key} must be {names}, not {type(value).__name__}.")
+    settings = Settings(**data)
+    if settings.auth not in AUTH_CHOICES:
+        raise SettingsError(f"{where}: auth must be one of {', '.join(AUTH_CHOICES)}.")
+    if not 0 < settings.port < 65536:
+        raise SettingsError(f"{where}: port must be from 1 to 65535.")
+    for key in ("session_seconds", "login_attempts", "login_window_seconds", "broker_reconnect_max_seconds"):
+        if getattr(settings, key) < 1:
+            raise SettingsError(f"{where}: {key} must be 1 or more.")
+    if settings.verify_cache_seconds < 0:
+        raise SettingsError(f"{where}: verify_cache_seconds must be 0 or more.")
+    return settings
+
+
+def _classes(hint: Any) -> tuple[type, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _credentials(where: str, data: dict[str, Any]) -> Credentials:
+    """Credentials of the right shape; errors name keys, never values."""
+    for key in data:
+        if key not in _CREDENTIAL_KEYS:
+            raise SettingsError(f"{where}: {key!r} is not one of {', '.join(_CREDENTIAL_KEYS)}.")
+    secret = data.get("cookie_secret")
+    if secret is not None and not (isinstance(secret, str) and secret):
+        raise SettingsError(f"{where}: cookie_secret must be a text that is not empty.")
+    for key in ("celery", "options"):
+        if not isinstance(data.get(key, {}), dict):
+            raise SettingsError(f"{where}: {key} must be an object.")
+    celery = dict(data.get("celery", {}))
+    for key in celery:
+        if key not in _CELERY_KEYS:
+            raise SettingsError(f"{where}: celery.{key} is not one of {', '.join(_CELERY_KEYS)}.")
+    return Credentials(secret, _users(where, data.get("users", [])), celery, dict(data.get("options", {})))
+
+
+def _users(where: str, items: Any) -> tuple[User, ...]:
+    if not isinstance(items, list):
+        raise SettingsError(f"{where}: users must be a list.")
+    users: list[User] = []
+    for number, item in enumerate(items, start=1):
+        name, hashed = (item.get("name"), item.get("hash")) if isinstance(item, dict) else (None, None)
+        if not (isinstance(name, str) and name and isinstance(hashed, str) and hashed):
+            raise SettingsError(f"{where}: user number {number} must have a name and a hash.")
+        if ":" in name or any(user.name == name for user in users):
+            raise SettingsError(f"{where}: user number {number} has a name that holds a colon or is there twice.")
+        users.append(User(name, hashed))
+    return tuple(users)

@@ -1,0 +1,1 @@
+"""Pages and handlers that are installed in Flower."""

@@ -1,0 +1,229 @@
+"""The sign-in in front of every handler of Flower's, by replacing three methods of its BaseHandler.
+
+Closed unless said otherwise: a handler that is not in the short list of open ones needs a signed-in user, whether or
+not it carries Tornado's `authenticated`.  Checking a password takes a quarter of a second, so it happens in `prepare`,
+which may wait, and not in `get_current_user`, which may not.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import socket
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlencode, urlparse
+
+import tornado.web
+
+from flowerbed.auth import COOKIE, Doctor, SignIn, session_name
+
+SIGN_IN = "flowerbed_sign_in"
+CHALLENGE = 'Basic realm="flower", charset="UTF-8"'
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+def guard_flower() -> None:
+    """Puts the guard into Flower's handlers; raises AttributeError when they are not as expected."""
+    from flower.api import BaseApiHandler
+    from flower.views import BaseHandler
+
+    flowers_xsrf_check, flowers_api_prepare = BaseHandler.check_xsrf_cookie, BaseApiHandler.prepare
+
+    async def prepare(handler: Any) -> None:
+        await guard(handler)
+
+    async def api_prepare(handler: Any) -> None:
+        await guard(handler)
+        if not handler._finished:
+            flowers_api_prepare(handler)
+
+    def check_xsrf_cookie(handler: Any) -> None:
+        # without a session there is nothing to misuse; the guard then says 401, which a script understands
+        if current_session(handler) is not None:
+            flowers_xsrf_check(handler)
+
+    BaseHandler.get_current_user = current_session
+    BaseHandler.check_xsrf_cookie = check_xsrf_cookie
+    BaseHandler.prepare = prepare
+    BaseApiHandler.prepare = api_prepare
+
+
+def is_guarded() -> bool:
+    """Whether Flower's handlers still have our `get_current_user`."""
+    from flower.views import BaseHandler
+
+    return BaseHandler.get_current_user is current_session
+
+
+async def guard(handler: Any) -> None:
+    """Signs the request in, or answers it: 302 to the login page, 401, 403, 429 or 503."""
+    method = handler.request.method
+    if method == "OPTIONS" or is_open(handler):
+        return
+    if method not in SAFE_METHODS and is_cross_site(handler.request):
+        refuse(handler, 403, "Cross-site request forbidden")
+        return
+    if has_basic(handler.request):
+        await sign_in_with_basic(handler)
+        return
+    user = handler.current_user
+    if user is None:
+        send_to_login(handler)
+    elif isinstance(user, Doctor) and method not in SAFE_METHODS:
+        refuse(handler, 403, "The doctor may only look")
+
+
+def current_session(handler: Any) -> str | None:
+    """The user of the request's session cookie; None with HTTP Basic, which decides alone and needs time."""
+    sign_in: SignIn = handler.application.settings[SIGN_IN]
+    if has_basic(handler.request):
+        return None
+    for value in cookie_values(handler.request):
+        if (name := session_name(sign_in.settings, sign_in.credentials, value)) is not None:
+            return name
+    return None
+
+
+async def sign_in_with_basic(handler: Any) -> None:
+    """Checks the Authorization header and sets the current user, or answers."""
+    sign_in: SignIn = handler.application.settings[SIGN_IN]
+    pair = basic_pair(handler.request.headers["Authorization"])
+    if pair is None:
+        challenge(handler)
+        return
+    answer = await sign_in.attempt(*pair, client_address(handler.request))
+    if answer.signed_in:
+        handler.current_user = pair[0]
+    elif answer.status == 401:
+        challenge(handler)
+    else:
+        handler.set_header("Retry-After", str(answer.retry_after))
+        refuse(handler, answer.status, busy_text(answer.status, answer.retry_after))
+
+
+def is_open(handler: Any) -> bool:
+    """Whether Flower lets everybody in here: the login itself, probes, and the page for unknown addresses."""
+    from flower.views.auth import LoginHandler as FlowersLogin
+    from flower.views.error import NotFoundErrorHandler
+    from flower.views.monitor import Healthcheck, Metrics
+
+    from flowerbed.web.login import LoginHandler, LogoutHandler
+
+    open_handlers = (FlowersLogin, LoginHandler, LogoutHandler, NotFoundErrorHandler, Healthcheck, Metrics)
+    # `Metrics.get = authenticated(Metrics.get)` is Flower's documented way to close its metrics
+    closed_by_user = hasattr(getattr(handler, handler.request.method.lower(), None), "__wrapped__")
+    return isinstance(handler, open_handlers) and not closed_by_user
+
+
+def send_to_login(handler: Any) -> None:
+    """A browser that opens a page is redirected; a script is told 401."""
+    from flower.api import BaseApiHandler
+
+    request = handler.request
+    opens_page = request.method in SAFE_METHODS and "text/html" in request.headers.get("Accept", "")
+    if opens_page and not is_script(request) and not isinstance(handler, BaseApiHandler):
+        handler.redirect(handler.get_login_url() + "?" + urlencode({"next": request.uri}))
+    elif is_script(request):
+        # no challenge for a page's own script: the browser would open its password box over the page
+        refuse(handler, 401, "Sign in again")
+    else:
+        challenge(handler)
+
+
+def challenge(handler: Any) -> None:
+    """Answers 401 and asks for HTTP Basic."""
+    handler.set_header("WWW-Authenticate", CHALLENGE)
+    refuse(handler, 401, "Access denied")
+
+
+def refuse(handler: Any, status: int, text: str) -> None:
+    """Answers with one line of plain text."""
+    handler.set_status(status)
+    handler.set_header("Content-Type", "text/plain; charset=UTF-8")
+    handler.set_header("Cache-Control", "no-store")
+    handler.finish(text + "\n")
+
+
+def busy_text(status: int, seconds: int) -> str:
+    """What a person is told instead of being let in."""
+    if status == 429:
+        minutes = -(-seconds // 60)
+        return f"Too many failed attempts. Try again in {minutes} minute{'s' if minutes != 1 else ''}."
+    return "Too many people are signing in. Try again in a few seconds."
+
+
+def has_basic(request: Any) -> bool:
+    """Whether the request brings a name and a password; other schemes are not ours."""
+    return bool(request.headers.get("Authorization", "")[:6].lower() == "basic ")
+
+
+def basic_pair(header: str) -> tuple[str, str] | None:
+    """Name and password of a Basic header: RFC 7617 with UTF-8, or Latin-1 as old clients send it."""
+    try:
+        raw = base64.b64decode(header[6:].strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    name, colon, password = text.partition(":")
+    return (name, password) if colon else None
+
+
+def cookie_values(request: Any) -> list[str]:
+    """Every value of our cookie: an instance under / and one under /prefix may both have set one for this page."""
+    values: list[str] = []
+    for part in ";".join(request.headers.get_list("Cookie")).split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE:
+            try:
+                morsel = SimpleCookie(f"{COOKIE}={value}").get(COOKIE)
+            except CookieError:
+                continue
+            if morsel is not None:
+                values.append(morsel.value)
+    return values[:8]
+
+
+def is_script(request: Any) -> bool:
+    """Whether a page's script sent this, not the address bar or a command line."""
+    if request.headers.get("X-Requested-With"):
+        return True
+    return bool(request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate")
+
+
+def is_cross_site(request: Any) -> bool:
+    """Whether another site's page sent this; Flower 2.2 checks the same, Flower 2.1 does not."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site:
+        return site not in ("same-origin", "none")
+    return bool(origin) and urlparse(origin).netloc != request.host
+
+
+def client_address(request: Any) -> str:
+    """The client's address: nginx's word for it on the unix socket, which only nginx reaches, else the connection's."""
+    context = getattr(request.connection, "context", None)
+    if getattr(context, "address_family", None) != socket.AF_UNIX:
+        return str(request.remote_ip)
+    # the last entry of X-Forwarded-For is the proxy's own; those before it are the client's claims
+    forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2]
+    for text in (request.headers.get("X-Real-IP", ""), forwarded):
+        try:
+            return str(ipaddress.ip_address(text.strip()))
+        except ValueError:
+            continue
+    return "the unix socket"
+
+
+def session_path(handler: Any) -> str:
+    """The path of the session cookie, so that instances under different prefixes of one host keep apart."""
+    prefix = (handler.application.options.url_prefix or "").strip("/")
+    return f"/{prefix}" if prefix else "/"
+
+
+def raw_xsrf_check(handler: Any) -> None:
+    """Tornado's own check of the form's token, whatever Flower makes of it."""
+    tornado.web.RequestHandler.check_xsrf_cookie(handler)
