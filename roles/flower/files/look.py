@@ -1,0 +1,278 @@
+"""One look at a host before the role touches it: standard library only, since nothing is installed yet.
+
+The role hands this file to the host's Python on standard input, followed by a call of ``main`` with one JSON request, and reads
+one JSON answer. A single look costs one round trip where a module for each question would cost a dozen. The request may hold
+broker passwords; the answer never does.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import sysconfig
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+TIMEOUT = 5.0  # seconds for one broker to answer
+DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "pyamqp": 5672, "amqps": 5671, "sentinel": 26379}
+
+
+def os_release() -> dict[str, str]:
+    """Return ``id``, ``version`` and ``name`` from /etc/os-release (os-release(5)); empty texts when it is not there."""
+    fields: dict[str, str] = {}
+    try:
+        with open("/etc/os-release", encoding="utf-8") as file:
+            for line in file:
+                key, _, value = line.strip().partition("=")
+                fields[key] = value.strip("\"'")
+    except OSError:
+        pass
+    return {"id": fields.get("ID", ""), "version": fields.get("VERSION_ID", ""), "name": fields.get("PRETTY_NAME", "")}
+
+
+def first_number(command: list[str], pattern: str) -> str:
+    """Return the first group of ``pattern`` in what ``command`` prints, or an empty text."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    found = re.search(pattern, done.stdout)
+    return found.group(1) if found else ""
+
+
+def listeners(ports: list[int]) -> dict[str, str]:
+    """Return who listens on those of ``ports`` that are taken: ``{"443": "nginx"}``; ``"?"`` where ss does not tell."""
+    try:
+        done = subprocess.run(["ss", "-Hltnp"], stdout=subprocess.PIPE, text=True, check=False, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    taken: dict[str, str] = {}
+    for line in done.stdout.splitlines():
+        fields = line.split()
+        port = fields[3].rpartition(":")[2] if len(fields) > 3 else ""
+        if port.isdigit() and int(port) in ports:
+            name = re.search(r'\(\("([^"]+)"', line)
+            taken[port] = name.group(1) if name else "?"
+    return taken
+
+
+def free_bytes(path: str) -> int:
+    """Return the free space in bytes of the file system that ``path`` is, or would be, on."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return shutil.disk_usage(path).free
+
+
+def newer(paths: list[str], stamp: str) -> bool:
+    """Tell whether ``stamp`` is missing, or one of ``paths`` is missing or was changed after it."""
+    try:
+        since = os.stat(stamp).st_mtime_ns
+        # Within one tick of the kernel's clock nobody knows which came first: stale.
+        return any(os.lstat(path).st_ctime_ns >= since for path in paths)
+    except OSError:
+        return True
+
+
+def _connect(parts: SplitResult, tls: ssl.SSLContext | None, default_port: int) -> socket.socket:
+    host, port = parts.hostname or "localhost", parts.port or default_port
+    plain = socket.create_connection((host, port), timeout=TIMEOUT)
+    return tls.wrap_socket(plain, server_hostname=host) if tls else plain
+
+
+def _tls_context(query: dict[str, list[str]], options: dict[str, object]) -> ssl.SSLContext:
+    """Return a context that verifies as the broker's settings say; verification is on unless it is turned off by name."""
+    settings: dict[str, object] = {**{key: values[-1] for key, values in query.items()}, **options}
+    ca_file = settings.get("ssl_ca_certs") or settings.get("ca_certs")
+    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    if settings.get("ssl_check_hostname") in (False, "False", "false"):
+        context.check_hostname = False
+    if str(settings.get("ssl_cert_reqs", settings.get("cert_reqs", "required"))).lower() in ("none", "cert_none", "0"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    certificate = settings.get("ssl_certfile") or settings.get("certfile")
+    if certificate:
+        key = settings.get("ssl_keyfile") or settings.get("keyfile")
+        context.load_cert_chain(str(certificate), str(key) if key else None)
+    return context
+
+
+def ask_redis(link: socket.socket, user: str, password: str) -> str:
+    """Speak RESP (https://redis.io/docs/latest/develop/reference/protocol-spec/) and return what is wrong, or nothing."""
+
+    def call(*words: str) -> str:
+        encoded = [word.encode() for word in words]
+        link.sendall(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded))
+        answer = b""
+        while not answer.endswith(b"\r\n"):
+            chunk = link.recv(4096)
+            if not chunk:
+                raise ConnectionError("closed the connection")
+            answer += chunk
+        return answer.decode("utf-8", "replace").strip()
+
+    if password:
+        answer = call("AUTH", user, password) if user else call("AUTH", password)
+        # A Redis without a password refuses AUTH with ERR and would refuse Celery in the same way.
+        if answer.startswith("-"):
+            return "refused"
+    answer = call("PING")
+    if answer.startswith(("-NOAUTH", "-NOPERM", "-WRONGPASS")):
+        return "refused" if password else "password-needed"
+    if answer.startswith("-LOADING"):
+        return ""
+    return "" if answer == "+PONG" else "not-redis"
+
+
+def ask_amqp(link: socket.socket, user: str, password: str, vhost: str) -> str:
+    """Speak AMQP 0-9-1 (https://www.rabbitmq.com/amqp-0-9-1-protocol) up to open-ok and return what is wrong, or nothing."""
+
+    def receive() -> tuple[int, int]:
+        head = b""
+        while len(head) < 7:
+            chunk = link.recv(7 - len(head))
+            if not chunk:
+                return (0, 0)
+            head += chunk
+        if head[:4] == b"AMQP":
+            return (0, 0)
+        size = struct.unpack(">I", head[3:7])[0] + 1
+        body = b""
+        while len(body) < size:
+            chunk = link.recv(size - len(body))
+            if not chunk:
+                return (0, 0)
+            body += chunk
+        return struct.unpack(">HH", body[:4])
+
+    def send(method: int, arguments: bytes) -> None:
+        payload = struct.pack(">HH", 10, method) + arguments
+        link.sendall(b"\x01\x00\x00" + struct.pack(">I", len(payload)) + payload + b"\xce")
+
+    def short(text: str) -> bytes:
+        encoded = text.encode()
+        return bytes([len(encoded)]) + encoded
+
+    link.sendall(b"AMQP\x00\x00\x09\x01")
+    if receive() != (10, 10):
+        return "not-amqp"
+    answer = b"\0" + user.encode() + b"\0" + password.encode()
+    send(11, struct.pack(">I", 0) + short("PLAIN") + struct.pack(">I", len(answer)) + answer + short("en_US"))
+    try:
+        # RabbitMQ closes the connection on a wrong password.
+        if receive() != (10, 30):
+            return "refused"
+    except ConnectionError:
+        return "refused"
+    send(31, struct.pack(">HIH", 0, 131072, 0))
+    send(40, short(vhost) + short("") + b"\x00")
+    return "" if receive() == (10, 41) else "no-vhost"
+
+
+def _ask(link: socket.socket, scheme: str, user: str, password: str, vhost: str) -> str:
+    try:
+        if scheme in ("redis", "rediss"):
+            return ask_redis(link, user, password)
+        if scheme in ("amqp", "amqps", "pyamqp"):
+            return ask_amqp(link, user or "guest", password or "guest", vhost)
+    except (TimeoutError, ConnectionError):
+        # Something took the connection and did not understand a word.
+        return "not-redis" if scheme.startswith("redis") else "not-amqp"
+    return ""
+
+
+def ask_broker(url: str, ssl_options: dict[str, object]) -> dict[str, str]:
+    """Return ``{"at": where, "problem": code, "detail": text}`` for one broker URL; the problem is empty when all is well.
+
+    Codes: unreachable, unknown-host, tls, refused, password-needed, not-redis, not-amqp, no-vhost.
+    """
+    parts = urlsplit(url)
+    scheme, query = parts.scheme, parse_qs(parts.query)
+    base = scheme.partition("+")[0]
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    at = parts.path if scheme.endswith("+socket") else f"{parts.hostname}:{parts.port or DEFAULT_PORTS.get(base, 0)}"
+    answer = {"at": at, "problem": "", "detail": ""}
+    try:
+        if scheme.endswith("+socket"):
+            link = socket.socket(socket.AF_UNIX)
+            link.settimeout(TIMEOUT)
+            link.connect(unquote(parts.path))
+        else:
+            secure = scheme in ("rediss", "amqps") or bool(ssl_options)
+            tls = _tls_context(query, ssl_options) if secure else None
+            link = _connect(parts, tls, DEFAULT_PORTS.get(base, 0))
+        with link:
+            answer["problem"] = _ask(link, base, user, password, unquote(parts.path[1:]) or "/")
+    except socket.gaierror as error:
+        answer.update(problem="unknown-host", detail=error.strerror or "")
+    except (ssl.SSLError, ssl.CertificateError) as error:
+        answer.update(problem="tls", detail=getattr(error, "verify_message", "") or getattr(error, "reason", "") or "")
+    except OSError as error:
+        answer.update(problem="unreachable", detail=error.strerror or str(error))
+    return answer
+
+
+def proxy_conflicts(file: str, names: list[str], ports: list[int]) -> list[str]:
+    """Return the other enabled sites of nginx that already serve one of ``names`` on one of ``ports``."""
+    found = []
+    for path in sorted(glob.glob("/etc/nginx/sites-enabled/*") + glob.glob("/etc/nginx/conf.d/*.conf")):
+        if os.path.realpath(path) == os.path.realpath(file):
+            continue
+        try:
+            with open(path, encoding="utf-8", errors="replace") as site:
+                text = site.read()
+        except OSError:
+            continue
+        used = " ".join(re.findall(r"^\s*server_name\s+([^;]+);", text, re.MULTILINE)).split()
+        listens = {int(port) for port in re.findall(r"^\s*listen\s+(?:\S*:)?(\d+)\b", text, re.MULTILINE)}
+        if set(names) & set(used) and set(ports) & listens:
+            found.append(path)
+    return found
+
+
+def main(request: str) -> None:
+    """Answer ``request``, a JSON object, with a JSON object on standard output."""
+    asked = json.loads(request)
+    root, instance = asked["root"], asked["instance"]
+    current = os.path.realpath(f"{root}/{instance}/current")
+    stamps = glob.glob(f"{root}/releases/*/.complete")
+    answer = {
+        "os": os_release(),
+        "python": list(sys.version_info[:3]),
+        "abi": f"{sysconfig.get_config_var('SOABI') or sys.implementation.cache_tag}",
+        "systemd": int(first_number(["systemctl", "--version"], r"systemd (\d+)") or 0)
+        if os.path.isdir("/run/systemd/system")
+        else 0,
+        "nginx": first_number(["/usr/sbin/nginx", "-v"], r"nginx/([\d.]+)") if os.path.exists("/usr/sbin/nginx") else "",
+        "ipv6": os.path.exists("/proc/net/if_inet6"),
+        # Newest first, so that the role can keep the first few.
+        "complete": [stamp.split("/")[-2] for stamp in sorted(stamps, key=os.path.getmtime, reverse=True)],
+        "releases": sorted(os.path.basename(path) for path in glob.glob(f"{root}/releases/*")),
+        "in_use": sorted({os.path.basename(os.path.realpath(link)) for link in glob.glob(f"{root}/*/current")}),
+        "used_by_others": sorted(
+            {
+                os.path.basename(os.path.realpath(link))
+                for link in glob.glob(f"{root}/*/current")
+                if link != f"{root}/{instance}/current"
+            }
+        ),
+        "other_instances": sorted(
+            {os.path.basename(path) for top in (root, "/etc/flower", "/var/lib/flower") for path in glob.glob(f"{top}/*")}
+            - {"releases", instance}
+        ),
+        "current": os.path.basename(current) if os.path.exists(current) else "",
+        "configured": os.path.exists(f"/etc/flower/{instance}/credentials/flower.json"),
+        "activation_stale": newer(asked["activation_files"], asked["activation_stamp"]),
+        "proxy_stale": newer(asked["proxy_files"], asked["proxy_stamp"]),
+        "listeners": listeners(asked["ports"]),
+        "conflicts": proxy_conflicts(asked["proxy_files"][0], asked["names"], asked["ports"]) if asked["proxy_files"] else [],
+        "free_bytes": free_bytes(f"{root}/releases"),
+        "brokers": [ask_broker(url, asked["broker_ssl"]) for url in asked["brokers"]],
+    }
+    print(json.dumps(answer))
