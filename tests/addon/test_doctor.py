@@ -24,6 +24,8 @@ from flowerbed import doctor
 DOCTOR = FILES / "flowerbed" / "doctor.py"
 #: neither the virtual environment nor the package: the doctor from outside needs the standard library only
 OUTSIDE = [sys.executable, "-I", "-S", str(DOCTOR)]
+#: milliseconds that Flower waits for the answers of workers
+QUICK = "inspect_timeout = 300.0\n"
 APP = """
 import os
 from celery import Celery
@@ -60,7 +62,7 @@ def outside(url: str, *arguments: str) -> Report:
 @pytest.fixture
 def examine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
     """The doctor in this process, with less patience for a heartbeat that will not come."""
-    monkeypatch.setattr(doctor, "_HEARTBEAT_GRACE", 1.0)
+    monkeypatch.setattr(doctor, "_HEARTBEAT_GRACE", 0.5)
     monkeypatch.setattr(doctor, "_BROKER_SECONDS", 1.0)
 
     def run(*arguments: str) -> Report:
@@ -259,7 +261,7 @@ def test_workers_on_another_broker(
 ) -> None:
     """Flower watches database 5, the worker sits in 0; the health gate passes, since page and login are well."""
     kept = credentials(database(redis_server, 5), alice=site.password)
-    flower = flower_process({"secure_cookies": False}, kept, unix_socket=True, wait=False)
+    flower = flower_process({"secure_cookies": False}, kept, config=QUICK, unix_socket=True, wait=False)
     flower.directory.chmod(0o750)
     gate = examine("--settings", private(flower), "--socket", "--wait", "20", "--only", "ui,auth")
     assert (gate.exit, set(gate.status().values())) == (0, {"ok"}), gate.text
@@ -279,12 +281,12 @@ def test_workers_that_flower_does_not_hear(
     tmp_path: Path,
 ) -> None:
     """Flower was started with one broker, the credentials now name another, where the workers are."""
-    flower = flower_process({"secure_cookies": False}, credentials(database(redis_server, 6), alice=site.password))
+    kept = credentials(database(redis_server, 6), alice=site.password)
+    flower = flower_process({"secure_cookies": False}, kept, config=QUICK)
     from_outside = examine(site.url().replace(str(site.flower.port), str(flower.port)))
     assert from_outside.exit == 2
     assert "no worker answers on the broker that Flower watches, redis://" in from_outside.said("workers")
     assert "broker_url of the workers" in from_outside.said("workers")
-    kept = json.loads((flower.directory / "flower.json").read_text())
     (tmp_path / "c.json").write_text(json.dumps(kept | {"celery": {"broker_url": redis_server.url}}))
     path = rewritten(flower, tmp_path / "f.json", credentials=str(tmp_path / "c.json"))
     report = examine("--settings", path, "--only", "workers,broker")
@@ -303,7 +305,7 @@ def test_events_disabled(
 ) -> None:
     broker = database(redis_server, 7)
     kept = credentials(broker, alice=site.password)
-    flower = flower_process({"secure_cookies": False}, kept, config="enable_events = False\n")
+    flower = flower_process({"secure_cookies": False}, kept, config="enable_events = False\n" + QUICK)
     url = site.url().replace(str(site.flower.port), str(flower.port))
     mute = worker(broker, "mute", "--without-heartbeat", "--without-gossip", "--without-mingle")
     report = examine(url, "--only", "workers")

@@ -1,5 +1,6 @@
 """`python -m flowerbed`: run, check-config, doctor, hash."""
 
+# ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import argparse

@@ -6,6 +6,7 @@ that brings the change.  The doctor's own session is `d:<fingerprint>`: no user 
 read.  A session that was copied out of a browser stays good until it expires; signing out only removes it there.
 """
 
+# ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import asyncio
@@ -50,6 +51,7 @@ class Answer:
 
     @property
     def signed_in(self) -> bool:
+        """Whether name and password were right."""
         return self.status == 200
 
 

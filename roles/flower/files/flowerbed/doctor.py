@@ -123,6 +123,7 @@ class Masker:
                 self.secrets |= {value, quote(value, safe=""), quote(value)}
 
     def __call__(self, text: str) -> str:
+        """The text without any secret."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
         # greedy to the last @ of the word: a password that was not quoted may hold an @ itself
@@ -703,6 +704,7 @@ class Doctor:
         self.down: UnreachableError | None = None
         self.refused = False
         self._entered: Answer | None = None
+        self._seen: dict[tuple[str, str], Answer] = {}
 
     def run(self, only: Iterable[str] = CHECKS) -> list[Finding]:
         """All findings of the wanted checks, in the order of CHECKS."""
@@ -767,13 +769,21 @@ class Doctor:
 
     def check_ui(self) -> Finding:
         """Does a Flower answer there?"""
-        answer = self.door.get("/", login=False)
+        answer = self._anonymous("/")
         if self.door.scheme == "http" and answer.status in (301, 302, 307, 308):
             answer = self._upgrade(answer)
         seconds = answer.seconds
         if self.door.login and answer.asks_login:
             answer = self._enter()
         return self._judge_page(answer, seconds)
+
+    def _anonymous(self, path: str) -> Answer:
+        """What a passer-by gets, asked for once: the web server limits how often one may ask."""
+        key = (self.door.scheme, path)
+        if key not in self._seen:
+            limit = _METRICS_LIMIT if path == "/metrics" else _BODY_LIMIT
+            self._seen[key] = self.door.get(path, login=False, limit=limit)
+        return self._seen[key]
 
     def _enter(self) -> Answer:
         """The first page with the login, asked for once: a wrong password is slowed down, and counted, by the door."""
@@ -787,7 +797,7 @@ class Doctor:
         if place.scheme != "https" or place.hostname != self.door.host:
             return answer
         self.door.scheme, self.door.port = "https", place.port or 443
-        return self.door.get("/", login=False)
+        return self._anonymous("/")
 
     def _judge_page(self, answer: Answer, seconds: float) -> Finding:
         place = self.door.name
@@ -828,14 +838,14 @@ class Doctor:
 
     def check_auth(self) -> Finding:
         """Are the anonymous and the wrong kept out, and the right let in?"""
-        page = self.door.get("/", login=False)
+        page = self._anonymous("/")
         if page.status == 200:
             return self._open_door()
         if not page.asks_login:
             return self._fail(
                 "auth", f"the anonymous get {page.status}, neither a login nor a page", "See the check ui.", 1
             )
-        interface = self.door.get("/api/tasks?limit=1", login=False)
+        interface = self._anonymous("/api/tasks?limit=1")
         if interface.status == 200:
             return self._fail("auth", "the page asks for a login but /api is open to everybody", _CLOSE_API)
         if self.door.distrust:
@@ -937,7 +947,7 @@ class Doctor:
 
     def check_metrics(self) -> Finding:
         """Are Flower's numbers there, or closed to us on purpose?"""
-        answer = self.door.get("/metrics", login=False, limit=_METRICS_LIMIT)
+        answer = self._anonymous("/metrics")
         if answer.asks_login and self.door.login:
             answer = self.door.get("/metrics", limit=_METRICS_LIMIT)
         if answer.status == 200:
@@ -965,7 +975,7 @@ class Doctor:
         """A skip when we know that we are not let in, so that one wrong password is one failure and not three."""
         if self.door.distrust and self.door.login:
             return Finding(name, "skip", "no login is sent over TLS that is not trusted")
-        if self.refused or (not self.door.login and self.door.get("/", login=False).asks_login):
+        if self.refused or (not self.door.login and self._anonymous("/").asks_login):
             return Finding(name, "skip", "needs a login that works")
         return None
 
@@ -996,8 +1006,8 @@ class Doctor:
             return self._fail(
                 "broker",
                 f"Flower cannot read its broker {self._broker_name()}",
-                "It is down, unreachable or refuses the credentials; on the host the doctor tells which: "
-                "python -m flowerbed doctor --settings /etc/flower/main/flowerbed.json",
+                "It is down, unreachable or refuses the credentials; on the host this tells which: "
+                "/opt/flower/main/current/bin/python -m flowerbed doctor --settings /etc/flower/main/flowerbed.json",
             )
         queues = (answer.json() or {}).get("active_queues") if answer.status == 200 else None
         if queues:
@@ -1133,7 +1143,7 @@ class Doctor:
 
     def check_security(self) -> Finding:
         """What a passer-by could read or use."""
-        page = self.door.get("/", login=False)
+        page = self._anonymous("/")
         problems = self._transport_problems(page) + self._opening_problems(page)
         if self.inside:
             problems += [(text, "") for text in self.inside.file_problems()]
@@ -1194,7 +1204,7 @@ class Doctor:
     def _opening_problems(self, page: Answer) -> list[tuple[str, str]]:
         problems: list[tuple[str, str]] = []
         meant = self.inside is not None and self.inside.settings.auth == "none"
-        interface = self.door.get("/api/tasks?limit=1", login=False)
+        interface = self._anonymous("/api/tasks?limit=1")
         if interface.status == 200 and not meant:
             problems.append(("the API is open without a login", _CLOSE_API))
         elif interface.headers.get("Access-Control-Allow-Origin") == "*" and not meant:
@@ -1208,7 +1218,7 @@ class Doctor:
         return problems
 
     def _anonymous_metrics(self) -> bool:
-        return self.door.get("/metrics", login=False, limit=_METRICS_LIMIT).status == 200
+        return self._anonymous("/metrics").status == 200
 
     def _default_login(self) -> bool:
         header = self.door.login.get("Authorization", "")

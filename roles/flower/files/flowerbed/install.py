@@ -4,6 +4,7 @@ Flower executes that file before it builds its application, so what is changed h
 concerns signing in fails hard: Flower does not start.  The rest fails soft, with a warning.
 """
 
+# ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import dataclasses
@@ -28,23 +29,24 @@ _loaded: tuple[Settings, Credentials] | None = None
 
 def use(settings: Settings, credentials: Credentials) -> None:
     """Hands `install` what was already read."""
-    global _loaded
+    global _loaded  # noqa: PLW0603 - Flower calls install() with nothing but its own globals
     _loaded = (settings, credentials)
 
 
 def install(config: dict[str, Any]) -> None:
     """Installs the add-on; `config` is the flowerconfig.py's globals(), whose names become Flower's options."""
     try:
-        if _loaded is None:
-            settings = load()
-            use(settings, load_credentials(settings))
-        assert _loaded is not None
-        settings, credentials = _loaded
+        settings, credentials = _loaded or _load()
         check(settings, credentials)
         _install(config, settings, credentials)
     except SettingsError as error:
         print(f"flowerbed: {error}", file=sys.stderr)
         raise SystemExit(EXIT_CONFIG) from None
+
+
+def _load() -> tuple[Settings, Credentials]:
+    settings = load()
+    return settings, load_credentials(settings)
 
 
 def check(settings: Settings, credentials: Credentials) -> None:

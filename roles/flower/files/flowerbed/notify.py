@@ -3,6 +3,7 @@
 The protocol is that of sd_notify(3): datagrams to the unix socket in $NOTIFY_SOCKET.  Without it nothing happens.
 """
 
+# ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import logging

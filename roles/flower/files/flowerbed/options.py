@@ -4,6 +4,7 @@ Flower executes flowerconfig.py, takes each name that equals an option, crashes 
 name without a word.  Here each of these is one sentence.
 """
 
+# ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import copy
@@ -40,7 +41,7 @@ def wrong_type(name: str, value: object, option: Any) -> str | None:
         try:
             # what Tornado does with text: on a copy, so that nothing is changed
             copy.copy(option).parse(value)
-        except Exception:
+        except Exception:  # noqa: BLE001 - each type's parser has errors of its own
             return f"{name} must be {_wanted(option)}, and its text cannot be read as one."
         return None
     if option.multiple:
@@ -70,10 +71,10 @@ def config_problem(path: str) -> str | None:
     except (OSError, ValueError) as error:
         return f"flowerconfig.py: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}."
     try:
-        exec(compile(text, path, "exec"), config, config)
+        exec(compile(text, path, "exec"), config, config)  # noqa: S102 - as Flower does
     except SyntaxError as error:
         return f"flowerconfig.py: line {error.lineno}: {error.msg}."
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the file does wrong
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         return f"flowerconfig.py: line {lines[-1] if lines else '?'}: {type(error).__name__}: {error}."
     known = table()

@@ -3,6 +3,7 @@
 Flower 2.1 and 2.2 wait 2, 4, 8, 16 … seconds without an end: after an outage of an hour they stay deaf for another.
 """
 
+# ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import inspect
@@ -55,7 +56,7 @@ def capture_for_ever(events: Any, max_seconds: float) -> None:
                 wait = 1
                 logger.debug("Capturing events...")
                 receiver.capture(limit=None, timeout=None, wakeup=True)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit):  # noqa: PERF203 - once per connection
             import _thread
 
             _thread.interrupt_main()

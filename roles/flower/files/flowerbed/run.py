@@ -1,5 +1,6 @@
 """Becomes Flower: calls Celery's command line in this process, so no secret is in its arguments or environment."""
 
+# ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import os
@@ -45,7 +46,7 @@ def _celery_main() -> Callable[[], int]:
 def _import_path(settings: Settings) -> None:
     """The user's directory first; and on a server never the working directory, which `python -m` puts there."""
     if settings.credentials is not None:
-        here = os.path.realpath(os.getcwd())
+        here = os.path.realpath(Path.cwd())
         sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
     if settings.app_dir:
         sys.path.insert(0, settings.app_dir)

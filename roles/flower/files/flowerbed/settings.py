@@ -6,6 +6,7 @@ systemd's LoadCredential=).  Without a settings file everything comes from the e
 A `SettingsError` is one clear sentence that names the file or variable and never holds a secret.
 """
 
+# ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import json

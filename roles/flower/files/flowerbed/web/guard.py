@@ -5,6 +5,7 @@ not it carries Tornado's `authenticated`.  Checking a password takes a quarter o
 which may wait, and not in `get_current_user`, which may not.
 """
 
+# ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import base64
@@ -213,7 +214,7 @@ def client_address(request: Any) -> str:
     for text in (request.headers.get("X-Real-IP", ""), forwarded):
         try:
             return str(ipaddress.ip_address(text.strip()))
-        except ValueError:
+        except ValueError:  # noqa: PERF203 - two at most
             continue
     return "the unix socket"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -12,7 +12,7 @@ from flower.views import BaseHandler
 from flowerbed.auth import COOKIE, SignIn, user_cookie
 from flowerbed.web import guard
 
-TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
+TEMPLATES = str(Path(__file__).with_name("templates"))
 
 
 class _Page(BaseHandler):  # type: ignore[misc]
@@ -33,19 +33,21 @@ class LoginHandler(_Page):
     """GET shows the form, POST signs in: 302 to `next`, or the form again with 401, 403, 429 or 503."""
 
     def get_template_path(self) -> str:
+        """Our own folder."""
         return TEMPLATES
 
     def check_xsrf_cookie(self) -> None:
-        # checked in post(), which can show the form again instead of an error page
-        pass
+        """Nothing: checked in post(), which can show the form again instead of an error page."""
 
     def get(self) -> None:
+        """Shows the form, or goes on when signed in already."""
         if self.current_user is not None:
             self.redirect(self.next_page())
         else:
             self.show_form(200)
 
     async def post(self) -> None:
+        """Takes the form."""
         if guard.is_cross_site(self.request):
             self.show_form(403, "This form was sent by another site.")
             return
@@ -103,9 +105,10 @@ class LogoutHandler(_Page):
     """Removes the session cookie, and shows Flower's page for it where there is one (2.2), else the login."""
 
     def get(self) -> None:
+        """Signs out in this browser."""
         self.clear_cookie(COOKIE, path=guard.session_path(self))
         self.current_user: Any = None
-        if os.path.exists(os.path.join(self.get_template_path() or "", "logout.html")):
+        if Path(self.get_template_path() or "", "logout.html").exists():
             self.render("logout.html")
         else:
             self.redirect(self.home() + "login")
