@@ -1,6 +1,6 @@
 """What the role ``flower`` asks of its variables and of its host, beyond what a schema can say.
 
-Both filters return sentences, one a problem, so that an operator sees all that is wrong at once. No sentence holds a secret.
+Both filters return sentences, one a problem, so that an operator sees all that is wrong at once. None holds a secret.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BROKER_PROBLEMS = {
     "password-needed": "the broker at {at} wants a password and none is given: put it into the URL.",
     "not-redis": "what answers at {at} is not Redis: mend the port or the scheme.",
     "not-amqp": "what answers at {at} does not speak AMQP: mend the port or the scheme (amqps for TLS).",
-    "no-vhost": "the broker at {at} does not let this user into this virtual host: create it, or give the user its rights.",
+    "no-vhost": "the broker at {at} does not let this user into this virtual host: create it, or give the rights.",
 }
 
 
@@ -104,8 +104,7 @@ def _contradictions(var: Variables) -> list[str]:
         ),
         (
             any(not re.fullmatch(r"(\*\.)?[A-Za-z0-9][A-Za-z0-9.:-]*", name) for name in names),
-            "flower_server_name and flower_server_aliases: a name has a character that no host name has: "
-            "write them as flower.example.org.",
+            "flower_server_name and flower_server_aliases: no host name has such characters: write flower.example.org.",
         ),
         (
             var["flower_auth"] == "none" and bool(var["flower_users"]),
@@ -152,8 +151,8 @@ def variable_problems(variables: Variables, known: Sequence[str], reserved: Mapp
     instance = str(var["flower_instance"])
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,22}", instance) or instance == "releases":
         problems.append(
-            f"flower_instance: {instance!s:.40} cannot name a unit and a user: use up to 23 lower-case letters, digits and "
-            "hyphens, a letter first, and not releases."
+            f"flower_instance: {instance!s:.40} cannot name a unit and a user: use up to 23 lower-case letters, digits "
+            "and hyphens, a letter first, and not releases."
         )
     if var["flower_state"] == "absent":
         return problems
@@ -183,24 +182,29 @@ def host_problems(look: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
     """Return what keeps the role from working on the host that ``look`` describes (the answer of files/look.py).
 
     :param expected: ``supported`` (versions by os-release ID), ``needed_bytes``, ``ports``, ``conflicts_matter`` and
-        ``check_mode``. In check mode a broker that does not answer is no problem: the same play may be about to install it.
+        ``check_mode``. In check mode a broker that does not answer is no problem: the same play may install it.
     """
     problems = []
     system, supported = look["os"], expected["supported"]
     if system["version"] not in supported.get(system["id"], []):
         wanted = ", ".join(f"{name.capitalize()} {' or '.join(versions)}" for name, versions in supported.items())
-        problems.append(f"This host runs {system['name'] or 'an unknown system'}; the role supports {wanted}: use one of those.")
+        problems.append(
+            f"This host runs {system['name'] or 'an unknown system'}; the role supports {wanted}: use one of those."
+        )
     if not look["systemd"]:
         problems.append("This host does not run systemd, which keeps Flower alive and apart: boot it with systemd.")
     if list(look["python"]) < [3, 10]:
         version = ".".join(map(str, look["python"]))
         problems.append(f"flower_python: it is Python {version} and Flower needs 3.10: name a later interpreter.")
-    for port, holder in look["listeners"].items():
-        if holder != "nginx":
-            name = next((name for name, number in expected["ports"].items() if str(number) == str(port)), "flower_https_port")
-            problems.append(f"{name}: port {port} is in use by {holder}: stop that, or choose another port.")
-    for site in look["conflicts"]:
-        problems.append(f"flower_server_name: {site} already serves this name on this port: choose another name or port.")
+    problems += [
+        f"{name}: port {port} is in use by {look['listeners'][str(port)]}: stop that, or choose another port."
+        for name, port in expected["ports"].items()
+        if look["listeners"].get(str(port), "nginx") != "nginx"
+    ]
+    problems += [
+        f"flower_server_name: {site} already serves this name on this port: choose another name or port."
+        for site in look["conflicts"]
+    ]
     if look["free_bytes"] < expected["needed_bytes"]:
         free, needed = (round(number / 1e6) for number in (look["free_bytes"], expected["needed_bytes"]))
         problems.append(f"A release needs {needed} MB below /opt/flower and {free} MB are free: make room there.")
@@ -210,13 +214,13 @@ def host_problems(look: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
         broken = [answer for answer in broken if answer["problem"] not in ("unreachable", "unknown-host")]
     # With a list for failover one broker that answers is enough; one that refuses the password never is.
     refused = [answer for answer in broken if answer["problem"] not in ("unreachable", "unknown-host")]
-    for answer in broken if len(broken) == len(answers) else refused:
-        problems.append("flower_broker_url: " + _BROKER_PROBLEMS[answer["problem"]].format(**answer))
-    return problems
+    fatal = broken if len(broken) == len(answers) else refused
+    return problems + ["flower_broker_url: " + _BROKER_PROBLEMS[answer["problem"]].format(**answer) for answer in fatal]
 
 
 class FilterModule:
     """Ansible's entry to the filters."""
 
     def filters(self) -> dict[str, Any]:
+        """Return the filters by their names."""
         return {"variable_problems": variable_problems, "host_problems": host_problems}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the table of the role's variables into README.md, from its argument_specs; ``--check`` only tells whether it is current."""
+"""Write the role's variables into README.md, from its argument_specs; ``--check`` tells whether they are current."""
 
 from __future__ import annotations
 
@@ -37,10 +37,15 @@ def table() -> str:
     options = yaml.safe_load(SPECS.read_text())["argument_specs"]["main"]["options"]
     rows = ["| variable | type | default | meaning |", "|---|---|---|---|"]
     for name, option in options.items():
-        for key, entry in [(name, option), *((f"{name}[].{sub}", body) for sub, body in option.get("options", {}).items())]:
+        for key, entry in [
+            (name, option),
+            *((f"{name}[].{sub}", body) for sub, body in option.get("options", {}).items()),
+        ]:
             description = entry["description"]
             text = " ".join(description) if isinstance(description, list) else description
-            choices = " One of " + ", ".join(f"`{choice}`" for choice in entry["choices"]) + "." if "choices" in entry else ""
+            choices = (
+                " One of " + ", ".join(f"`{choice}`" for choice in entry["choices"]) + "." if "choices" in entry else ""
+            )
             kind = f"list of {entry['elements']}" if "elements" in entry else entry["type"]
             rows.append(f"| `{key}` | {kind} | {default(entry)} | {plain(text)}{choices} |")
     return "\n".join(rows)

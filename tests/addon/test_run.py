@@ -33,7 +33,7 @@ class Systemd:
         while True:
             try:
                 self.messages += self.socket.recv(4096).decode().splitlines()
-            except BlockingIOError:  # noqa: PERF203
+            except BlockingIOError:
                 return sum(line == word for line in self.messages)
 
 

@@ -35,7 +35,7 @@ def test_every_value_is_read_back_by_literal_eval(value: Any) -> None:
 @given(st.text())
 def test_every_text_is_read_back_by_exec_of_a_utf8_file(text: str) -> None:
     names: dict[str, Any] = {}
-    exec(compile(f"option = {python_literal(text)}\n".encode(), "flowerconfig.py", "exec"), names)  # noqa: S102
+    exec(compile(f"option = {python_literal(text)}\n".encode(), "flowerconfig.py", "exec"), names)
     assert names["option"] == text
 
 

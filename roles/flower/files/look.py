@@ -1,8 +1,8 @@
 """One look at a host before the role touches it: standard library only, since nothing is installed yet.
 
-The role hands this file to the host's Python on standard input, followed by a call of ``main`` with one JSON request, and reads
-one JSON answer. A single look costs one round trip where a module for each question would cost a dozen. The request may hold
-broker passwords; the answer never does.
+The role hands this file to the host's Python on standard input, followed by a call of ``main`` with one JSON request,
+and reads one JSON answer. A single look costs one round trip where a module for each question would cost a dozen.
+The request may hold broker passwords; the answer never does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "pyamqp": 5672, "a
 
 
 def os_release() -> dict[str, str]:
-    """Return ``id``, ``version`` and ``name`` from /etc/os-release (os-release(5)); empty texts when it is not there."""
+    """Return ``id``, ``version`` and ``name`` from /etc/os-release (os-release(5)), or empty texts."""
     fields: dict[str, str] = {}
     try:
         with open("/etc/os-release", encoding="utf-8") as file:
@@ -40,7 +40,9 @@ def os_release() -> dict[str, str]:
 def first_number(command: list[str], pattern: str) -> str:
     """Return the first group of ``pattern`` in what ``command`` prints, or an empty text."""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=10)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     found = re.search(pattern, done.stdout)
@@ -70,6 +72,15 @@ def free_bytes(path: str) -> int:
     return shutil.disk_usage(path).free
 
 
+def readable_json(path: str) -> bool:
+    """Tell whether ``path`` holds a JSON object; what is broken is made anew as if it were not there."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return isinstance(json.load(file), dict)
+    except (OSError, ValueError):
+        return False
+
+
 def newer(paths: list[str], stamp: str) -> bool:
     """Tell whether ``stamp`` is missing, or one of ``paths`` is missing or was changed after it."""
     try:
@@ -87,7 +98,7 @@ def _connect(parts: SplitResult, tls: ssl.SSLContext | None, default_port: int) 
 
 
 def _tls_context(query: dict[str, list[str]], options: dict[str, object]) -> ssl.SSLContext:
-    """Return a context that verifies as the broker's settings say; verification is on unless it is turned off by name."""
+    """Return a context that verifies as the broker's settings say: always, unless it is turned off by name."""
     settings: dict[str, object] = {**{key: values[-1] for key, values in query.items()}, **options}
     ca_file = settings.get("ssl_ca_certs") or settings.get("ca_certs")
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
@@ -104,7 +115,7 @@ def _tls_context(query: dict[str, list[str]], options: dict[str, object]) -> ssl
 
 
 def ask_redis(link: socket.socket, user: str, password: str) -> str:
-    """Speak RESP (https://redis.io/docs/latest/develop/reference/protocol-spec/) and return what is wrong, or nothing."""
+    """Return what is wrong, or nothing, in RESP (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
 
     def call(*words: str) -> str:
         encoded = [word.encode() for word in words]
@@ -131,25 +142,25 @@ def ask_redis(link: socket.socket, user: str, password: str) -> str:
 
 
 def ask_amqp(link: socket.socket, user: str, password: str, vhost: str) -> str:
-    """Speak AMQP 0-9-1 (https://www.rabbitmq.com/amqp-0-9-1-protocol) up to open-ok and return what is wrong, or nothing."""
+    """Return what is wrong, or nothing, in AMQP 0-9-1 up to open-ok (https://www.rabbitmq.com/amqp-0-9-1-protocol)."""
 
-    def receive() -> tuple[int, int]:
-        head = b""
-        while len(head) < 7:
-            chunk = link.recv(7 - len(head))
+    def read(size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            chunk = link.recv(size - len(data))
             if not chunk:
-                return (0, 0)
-            head += chunk
-        if head[:4] == b"AMQP":
-            return (0, 0)
-        size = struct.unpack(">I", head[3:7])[0] + 1
-        body = b""
-        while len(body) < size:
-            chunk = link.recv(size - len(body))
-            if not chunk:
-                return (0, 0)
-            body += chunk
-        return struct.unpack(">HH", body[:4])
+                raise ConnectionResetError("closed the connection")
+            data += chunk
+        return data
+
+    def receive() -> tuple[int, int, bytes]:
+        """Return class, method and arguments of the next frame; zeros for what is no frame."""
+        head = read(7)
+        if head[0] != 1:
+            return (0, 0, b"")
+        body = read(struct.unpack(">I", head[3:7])[0] + 1)
+        class_id, method = struct.unpack(">HH", body[:4])
+        return (class_id, method, body[4:-1])
 
     def send(method: int, arguments: bytes) -> None:
         payload = struct.pack(">HH", 10, method) + arguments
@@ -160,19 +171,21 @@ def ask_amqp(link: socket.socket, user: str, password: str, vhost: str) -> str:
         return bytes([len(encoded)]) + encoded
 
     link.sendall(b"AMQP\x00\x00\x09\x01")
-    if receive() != (10, 10):
+    if receive()[:2] != (10, 10):
         return "not-amqp"
     answer = b"\0" + user.encode() + b"\0" + password.encode()
     send(11, struct.pack(">I", 0) + short("PLAIN") + struct.pack(">I", len(answer)) + answer + short("en_US"))
     try:
-        # RabbitMQ closes the connection on a wrong password.
-        if receive() != (10, 30):
-            return "refused"
+        class_id, method, limits = receive()
     except ConnectionError:
+        # RabbitMQ closes the connection on a wrong password.
         return "refused"
-    send(31, struct.pack(">HIH", 0, 131072, 0))
+    if (class_id, method) != (10, 30):
+        return "refused"
+    # What the broker offers is agreed to, since RabbitMQ takes no channel_max above its own; but no heartbeat.
+    send(31, limits[:6] + struct.pack(">H", 0))
     send(40, short(vhost) + short("") + b"\x00")
-    return "" if receive() == (10, 41) else "no-vhost"
+    return "" if receive()[:2] == (10, 41) else "no-vhost"
 
 
 def _ask(link: socket.socket, scheme: str, user: str, password: str, vhost: str) -> str:
@@ -188,7 +201,7 @@ def _ask(link: socket.socket, scheme: str, user: str, password: str, vhost: str)
 
 
 def ask_broker(url: str, ssl_options: dict[str, object]) -> dict[str, str]:
-    """Return ``{"at": where, "problem": code, "detail": text}`` for one broker URL; the problem is empty when all is well.
+    """Return ``{"at": where, "problem": code, "detail": text}`` for one broker URL; no problem is an empty one.
 
     Codes: unreachable, unknown-host, tls, refused, password-needed, not-redis, not-amqp, no-vhost.
     """
@@ -226,11 +239,11 @@ def proxy_conflicts(file: str, names: list[str], ports: list[int]) -> list[str]:
             continue
         try:
             with open(path, encoding="utf-8", errors="replace") as site:
-                text = site.read()
+                text = re.sub(r"#.*", "", site.read())
         except OSError:
             continue
-        used = " ".join(re.findall(r"^\s*server_name\s+([^;]+);", text, re.MULTILINE)).split()
-        listens = {int(port) for port in re.findall(r"^\s*listen\s+(?:\S*:)?(\d+)\b", text, re.MULTILINE)}
+        used = " ".join(re.findall(r"\bserver_name\s+([^;]+);", text)).split()
+        listens = {int(port) for port in re.findall(r"\blisten\s+(?:[^\s;]*:)?(\d+)\b", text)}
         if set(names) & set(used) and set(ports) & listens:
             found.append(path)
     return found
@@ -249,7 +262,9 @@ def main(request: str) -> None:
         "systemd": int(first_number(["systemctl", "--version"], r"systemd (\d+)") or 0)
         if os.path.isdir("/run/systemd/system")
         else 0,
-        "nginx": first_number(["/usr/sbin/nginx", "-v"], r"nginx/([\d.]+)") if os.path.exists("/usr/sbin/nginx") else "",
+        "nginx": first_number(["/usr/sbin/nginx", "-v"], r"nginx/([\d.]+)")
+        if os.path.exists("/usr/sbin/nginx")
+        else "",
         "ipv6": os.path.exists("/proc/net/if_inet6"),
         # Newest first, so that the role can keep the first few.
         "complete": [stamp.split("/")[-2] for stamp in sorted(stamps, key=os.path.getmtime, reverse=True)],
@@ -263,15 +278,21 @@ def main(request: str) -> None:
             }
         ),
         "other_instances": sorted(
-            {os.path.basename(path) for top in (root, "/etc/flower", "/var/lib/flower") for path in glob.glob(f"{top}/*")}
+            {
+                os.path.basename(path)
+                for top in (root, "/etc/flower", "/var/lib/flower")
+                for path in glob.glob(f"{top}/*")
+            }
             - {"releases", instance}
         ),
         "current": os.path.basename(current) if os.path.exists(current) else "",
-        "configured": os.path.exists(f"/etc/flower/{instance}/credentials/flower.json"),
+        "configured": readable_json(f"/etc/flower/{instance}/credentials/flower.json"),
         "activation_stale": newer(asked["activation_files"], asked["activation_stamp"]),
         "proxy_stale": newer(asked["proxy_files"], asked["proxy_stamp"]),
         "listeners": listeners(asked["ports"]),
-        "conflicts": proxy_conflicts(asked["proxy_files"][0], asked["names"], asked["ports"]) if asked["proxy_files"] else [],
+        "conflicts": proxy_conflicts(asked["proxy_files"][0], asked["names"], asked["ports"])
+        if asked["proxy_files"]
+        else [],
         "free_bytes": free_bytes(f"{root}/releases"),
         "brokers": [ask_broker(url, asked["broker_ssl"]) for url in asked["brokers"]],
     }

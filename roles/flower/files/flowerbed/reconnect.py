@@ -56,7 +56,7 @@ def capture_for_ever(events: Any, max_seconds: float) -> None:
                 wait = 1
                 logger.debug("Capturing events...")
                 receiver.capture(limit=None, timeout=None, wakeup=True)
-        except (KeyboardInterrupt, SystemExit):  # noqa: PERF203 - once per connection
+        except (KeyboardInterrupt, SystemExit):
             import _thread
 
             _thread.interrupt_main()

@@ -214,7 +214,7 @@ def client_address(request: Any) -> str:
     for text in (request.headers.get("X-Real-IP", ""), forwarded):
         try:
             return str(ipaddress.ip_address(text.strip()))
-        except ValueError:  # noqa: PERF203 - two at most
+        except ValueError:
             continue
     return "the unix socket"
 
