@@ -632,7 +632,12 @@ def hashed_users(
     """
     if scheme not in HASH_SCHEMES:
         raise AnsibleFilterError(f"hashed_users: scheme must be one of {', '.join(HASH_SCHEMES)}.")
-    stored = {str(entry.get("name")): entry.get("hash") for entry in listed(existing) if isinstance(entry, Mapping)}
+    # Plain texts: the hashing libraries refuse the subclasses that Ansible makes of what it read on a host.
+    stored = {
+        plain_text(entry["name"], "hashed_users: existing"): plain_text(entry["hash"], "hashed_users: existing")
+        for entry in listed(existing)
+        if isinstance(entry, Mapping) and entry.get("name") and entry.get("hash")
+    }
     hashed: list[dict[str, str]] = []
     hasher: Any = None
     for number, user in enumerate(listed(users), 1):

@@ -205,8 +205,10 @@ def host_problems(look: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
         f"flower_server_name: {site} already serves this name on this port: choose another name or port."
         for site in look["conflicts"]
     ]
-    if look["free_bytes"] < expected["needed_bytes"]:
-        free, needed = (round(number / 1e6) for number in (look["free_bytes"], expected["needed_bytes"]))
+    # Ansible before 2.19 makes texts of templated numbers.
+    needed_bytes = int(expected["needed_bytes"])
+    if look["free_bytes"] < needed_bytes:
+        free, needed = (round(number / 1e6) for number in (look["free_bytes"], needed_bytes))
         problems.append(f"A release needs {needed} MB below /opt/flower and {free} MB are free: make room there.")
     answers = look["brokers"]
     broken = [answer for answer in answers if answer["problem"]]

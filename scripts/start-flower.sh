@@ -79,7 +79,7 @@ with socket.socket() as probe:
     except PermissionError:
         sys.exit(f"port {number} needs root; choose one above 1023.")
     except OSError:
-        from flowerbed.doctor import port_holder
+        from flowerbed.doctor.programs import port_holder
         holder = port_holder(number) or "another program"
         sys.exit(f"port {number} is taken by {holder}; stop it, or choose another: start-flower.sh BROKER_URL PORT.")
 ' "$port" <<<"$broker" 2>&1 >/dev/null) || fail "${sentence##*$'\n'}"

@@ -22,7 +22,7 @@ TEXT
 }
 
 here=$(cd -- "${BASH_SOURCE[0]%/*}" && pwd)
-doctor=$here/../roles/flower/files/flowerbed/doctor.py
+files=$here/../roles/flower/files
 url='' options=()
 while (($#)); do
   case $1 in
@@ -43,15 +43,15 @@ done
 if [[ -z $url ]]; then usage >&2; exit 64; fi
 if ! command -v python3 >/dev/null; then echo 'test-flower.sh: python3 is needed and not here.' >&2; exit 64; fi
 
-# -I: neither the working directory nor PYTHON* variables have a say in what is imported
+# -I: neither the working directory nor PYTHON* variables have a say in what is imported; -B: nothing is written
 start='import runpy, sys
 if sys.version_info < (3, 10):
     print("test-flower.sh: python3 is older than 3.10.", file=sys.stderr)
     sys.exit(64)
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")'
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("flowerbed.doctor", run_name="__main__")'
 # exec: this shell's own arguments, which hold the URL, are gone from /proc from here on
 if [[ $url == - ]]; then
-  exec python3 -I -c "$start" "$doctor" - ${options[@]+"${options[@]}"}
+  exec python3 -I -B -c "$start" "$files" - ${options[@]+"${options[@]}"}
 fi
-exec python3 -I -c "$start" "$doctor" - ${options[@]+"${options[@]}"} <<<"$url"
+exec python3 -I -B -c "$start" "$files" - ${options[@]+"${options[@]}"} <<<"$url"

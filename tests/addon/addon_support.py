@@ -22,6 +22,15 @@ import pytest
 
 FILES = Path(__file__).resolve().parents[2] / "roles" / "flower" / "files"
 INSTALL = "from flowerbed.install import install as _install\n_install(globals())\n"
+#: the doctor without any installed package: from outside it needs the standard library only
+OUTSIDE_DOCTOR = [
+    sys.executable,
+    "-I",
+    "-S",
+    "-c",
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('flowerbed.doctor', run_name='__main__')",
+    str(FILES),
+]
 #: a browser opening a page
 BROWSER = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin"}
 

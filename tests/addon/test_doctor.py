@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from addon_support import FILES, Flower, Redis, free_port, wait_for
+from addon_support import OUTSIDE_DOCTOR, Flower, Redis, free_port, wait_for
 from passlib.hash import bcrypt
 
 from flowerbed import doctor
+from flowerbed.doctor import inside as doctor_inside
+from flowerbed.doctor import workers as doctor_workers
+from flowerbed.doctor.report import CHECKS
 
-DOCTOR = FILES / "flowerbed" / "doctor.py"
-#: neither the virtual environment nor the package: the doctor from outside needs the standard library only
-OUTSIDE = [sys.executable, "-I", "-S", str(DOCTOR)]
 #: milliseconds that Flower waits for the answers of workers
 QUICK = "inspect_timeout = 300.0\n"
 APP = """
@@ -54,7 +54,9 @@ class Report:
 
 def outside(url: str, *arguments: str) -> Report:
     """The doctor as a program of its own, the URL by standard input, as test-flower.sh does it."""
-    done = subprocess.run([*OUTSIDE, "-", "--json", *arguments], input=url, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*OUTSIDE_DOCTOR, "-", "--json", *arguments], input=url, capture_output=True, text=True, timeout=60
+    )
     assert done.stderr == ""
     return Report(done.returncode, done.stdout)
 
@@ -62,8 +64,8 @@ def outside(url: str, *arguments: str) -> Report:
 @pytest.fixture
 def examine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
     """The doctor in this process, with less patience for a heartbeat that will not come."""
-    monkeypatch.setattr(doctor, "_HEARTBEAT_GRACE", 0.5)
-    monkeypatch.setattr(doctor, "_BROKER_SECONDS", 1.0)
+    monkeypatch.setattr(doctor_workers, "_HEARTBEAT_GRACE", 0.5)
+    monkeypatch.setattr(doctor_inside, "_BROKER_SECONDS", 1.0)
 
     def run(*arguments: str) -> Report:
         capsys.readouterr()
@@ -175,7 +177,7 @@ def site(flower_process: Callable[..., Flower], worker: Callable[..., Worker], r
 def test_all_is_well_from_outside(site: Site) -> None:
     report = outside(site.url())
     assert (report.exit, set(report.status().values())) == (0, {"ok"}), report.text
-    assert list(report.checks) == list(doctor.CHECKS)
+    assert list(report.checks) == list(CHECKS)
     assert json.loads(report.text)["passed"] is True
     assert "w1@here" in report.said("workers")
     assert "demo.add SUCCESS" in report.said("tasks")
@@ -183,9 +185,9 @@ def test_all_is_well_from_outside(site: Site) -> None:
 
 
 def test_all_is_well_for_the_eye(site: Site) -> None:
-    done = subprocess.run([*OUTSIDE, site.url()], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*OUTSIDE_DOCTOR, site.url()], capture_output=True, text=True, timeout=60)
     lines = done.stdout.splitlines()
-    assert [line.split()[:2] for line in lines[1:-1]] == [["ok", name] for name in doctor.CHECKS]
+    assert [line.split()[:2] for line in lines[1:-1]] == [["ok", name] for name in CHECKS]
     assert (done.returncode, lines[-1]) == (0, "All is well.")
     assert "\x1b" not in done.stdout and site.password not in done.stdout
 
@@ -323,7 +325,7 @@ def test_events_disabled(
     assert inside.exit == 2
     assert "events are disabled: quiet@here work on tasks" in inside.said("workers")
     # tasks that are done while we look are a proof, with the second heartbeat
-    monkeypatch.setattr(doctor, "_HEARTBEAT_GRACE", 8.0)
+    monkeypatch.setattr(doctor_workers, "_HEARTBEAT_GRACE", 8.0)
     stop = threading.Event()
 
     def busy() -> None:

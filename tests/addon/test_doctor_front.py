@@ -19,7 +19,7 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
-from addon_support import FILES, Flower, Redis
+from addon_support import FILES, OUTSIDE_DOCTOR, Flower, Redis
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,10 +27,15 @@ from cryptography.x509.oid import NameOID
 from passlib.hash import bcrypt
 
 from flowerbed import doctor
-from flowerbed.doctor import Door, Finding, Masker, UsageError, door_of, exit_code
+from flowerbed.doctor import programs
+from flowerbed.doctor.checks import Doctor
+from flowerbed.doctor.cli import EXIT_USAGE
+from flowerbed.doctor.door import Answer, Door, UsageError, door_of
+from flowerbed.doctor.inside import Inside
+from flowerbed.doctor.masking import Masker, secret_texts, without_password
+from flowerbed.doctor.report import EXIT_OF, Finding, as_text, exit_code
+from flowerbed.doctor.security import missing_headers
 from flowerbed.settings import Credentials, Settings
-
-OUTSIDE = [sys.executable, "-I", "-S", str(FILES / "flowerbed" / "doctor.py")]
 
 
 def certificate(directory: Path, days: float, name: str = "localhost") -> str:
@@ -110,7 +115,7 @@ def flower(flower_process: Callable[..., Flower], redis_server: Redis, password:
 
 def outside(url: str, *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
     done = subprocess.run(
-        [*OUTSIDE, "-", "--json", "--only", "ui,auth,tasks,metrics,security", *arguments],
+        [*OUTSIDE_DOCTOR, "-", "--json", "--only", "ui,auth,tasks,metrics,security", *arguments],
         input=url,
         capture_output=True,
         text=True,
@@ -253,7 +258,7 @@ def test_a_server_that_drips_cannot_hold_the_doctor() -> None:
     ],
 )
 def test_the_gravest_decides(failed: tuple[str, ...], code: int) -> None:
-    findings = [Finding(name, "fail", "", exit=doctor._EXIT_OF[name]) for name in failed]
+    findings = [Finding(name, "fail", "", exit=EXIT_OF[name]) for name in failed]
     assert exit_code([Finding("ui", "ok", ""), Finding("tasks", "skip", ""), *findings]) == code
 
 
@@ -268,7 +273,7 @@ def test_a_url_that_is_none_is_one_sentence_without_its_text(url: str, capsys: p
     with pytest.raises(UsageError) as caught:
         door_of(url, Masker())
     assert "The URL must look like" in str(caught.value) and "cret" not in str(caught.value)
-    assert doctor.main([url or " "]) == doctor.EXIT_USAGE
+    assert doctor.main([url or " "]) == EXIT_USAGE
     assert "cret" not in "".join(capsys.readouterr())
 
 
@@ -301,7 +306,7 @@ def test_secrets_of_the_credentials_are_known_to_the_mask() -> None:
         "broker_url": ["redis://:one%2Fone@a/0", "amqp://u:two-two@b//;amqp://u:three-three@c//"],
         "broker_transport_options": {"sentinel_kwargs": {"password": "four-four"}, "ssl_keyfile": "/etc/key.pem"},
     }
-    found = set(doctor._texts(celery))
+    found = set(secret_texts(celery))
     assert {"one/one", "one%2Fone", "two-two", "three-three", "four-four"} <= found
     assert "/etc/key.pem" not in found
 
@@ -315,53 +320,67 @@ def test_secrets_of_the_credentials_are_known_to_the_mask() -> None:
     ],
 )
 def test_broker_urls_for_the_eye(url: str, shown: str) -> None:
-    assert doctor._without_password(url) == shown
+    assert without_password(url) == shown
 
 
 def test_headers() -> None:
     headers = http.client.HTTPMessage()
     wanted = ["Strict-Transport-Security", "X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy"]
-    assert doctor.missing_headers(headers, tls=True) == wanted
-    assert doctor.missing_headers(headers, tls=False) == wanted[1:]
+    assert missing_headers(headers, tls=True) == wanted
+    assert missing_headers(headers, tls=False) == wanted[1:]
     headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
     headers["X-Content-Type-Options"] = "nosniff"
-    assert doctor.missing_headers(headers, tls=False) == ["Referrer-Policy"]
+    assert missing_headers(headers, tls=False) == ["Referrer-Policy"]
     assert isinstance(headers, Message)
 
 
 def test_a_closed_metrics_page_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    def get(_: Door, path: str, **__: object) -> doctor.Answer:
-        return doctor.Answer(403, http.client.HTTPMessage(), b"", 0.0)
+    def get(_: Door, path: str, **__: object) -> Answer:
+        return Answer(403, http.client.HTTPMessage(), b"", 0.0)
 
     monkeypatch.setattr(Door, "get", get)
-    finding = doctor.Doctor(door_of("http://flower.example.org", Masker()), Masker()).check_metrics()
+    finding = Doctor(door_of("http://flower.example.org", Masker()), Masker()).check_metrics()
     assert (finding.status, finding.message) == ("ok", "closed to this address (403)")
 
 
 def test_off_loopback_by_the_address_that_was_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain HTTP and an open /metrics; the answers are made up, since nothing but loopback is here."""
 
-    def get(door: Door, path: str, **_: object) -> doctor.Answer:
+    def get(door: Door, path: str, **_: object) -> Answer:
         door.peer = "192.0.2.7"
-        return doctor.Answer(200 if path == "/metrics" else 401, http.client.HTTPMessage(), b"flower_x 1", 0.0)
+        return Answer(200 if path == "/metrics" else 401, http.client.HTTPMessage(), b"flower_x 1", 0.0)
 
     monkeypatch.setattr(Door, "get", get)
-    finding = doctor.Doctor(door_of("http://flower.example.org", Masker()), Masker()).check_security()
+    finding = Doctor(door_of("http://flower.example.org", Masker()), Masker()).check_security()
     assert finding.status == "fail" and "plain HTTP" in finding.message
     assert "/metrics is open to this address" in finding.message
 
 
-def test_what_the_unit_says(monkeypatch: pytest.MonkeyPatch) -> None:
+RUN = "0123456789abcdef" * 2
+UNIT = "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\nMainPID=0\n"
+
+
+def unit_says(monkeypatch: pytest.MonkeyPatch, journal: str, run: str = RUN) -> Inside:
     """The words of systemctl, journalctl and ss; on a machine without systemd they have to be given."""
-    said = {
-        "systemctl": "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\nMainPID=0\n",
-        "journalctl": "Started flower\nOSError: cannot use redis://:geheim@h/0: [Errno 98] Address already in use\n",
-        "ss": 'LISTEN 0 128 127.0.0.1:5555 0.0.0.0:* users:(("intruder",pid=4711,fd=3))\n',
-    }
-    monkeypatch.setattr(doctor, "_output", lambda *command: said[command[0]])
-    monkeypatch.setattr(doctor.Inside, "unit", property(lambda self: "flower@main.service"))
-    inside = doctor.Inside(Settings(), Credentials(), True, Masker())
-    text = inside.why_down(None, 5555)
+    listening = 'LISTEN 0 128 127.0.0.1:5555 0.0.0.0:* users:(("intruder",pid=4711,fd=3))\n'
+
+    def output(*command: str) -> str:
+        if command[0] == "systemctl":
+            return f"{run}\n" if "--property=InvocationID" in command else UNIT
+        if command[0] == "journalctl":
+            # one run's lines and no others
+            assert f"_SYSTEMD_INVOCATION_ID={RUN}" in command and "-u" not in command
+            return journal
+        return listening
+
+    monkeypatch.setattr(programs, "output", output)
+    monkeypatch.setattr(Inside, "unit", property(lambda self: "flower@main.service"))
+    return Inside(Settings(), Credentials(), True, Masker())
+
+
+def test_what_the_unit_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = "Started flower\nOSError: cannot use redis://:geheim@h/0: [Errno 98] Address already in use\n"
+    text = unit_says(monkeypatch, journal).why_down(None, 5555)
     assert "Port 5555 is held by intruder (pid 4711)" in text
     assert "activating (auto-restart, result exit-code)" in text
     assert "Address already in use" in text and "journalctl -u flower@main.service" in text
@@ -369,23 +388,94 @@ def test_what_the_unit_says(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    "systemd",
+    [
+        "Failed to start flower@main.service - Flower, the monitor of Celery (main).",
+        "Failed to start Flower, the monitor of Celery (main).",
+        "flower@main.service: Failed with result 'exit-code'.",
+    ],
+)
+def test_systemd_does_not_hide_the_reason(monkeypatch: pytest.MonkeyPatch, systemd: str) -> None:
+    journal = f"ModuleNotFoundError: No module named 'proj'\n{systemd}\n"
+    assert unit_says(monkeypatch, journal).last_error() == "ModuleNotFoundError: No module named 'proj'"
+    assert unit_says(monkeypatch, systemd).last_error() == ""
+
+
+def test_a_unit_that_never_ran_has_no_last_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Its last error" not in unit_says(monkeypatch, "OSError: of another run\n", run="").why_down(None, None)
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--only", "ui,nonsense", "http://h"], "nonsense is not a check"),
         (["http://h", "--socket"], "either a URL"),
-        (["--settings", "/nonexistent/f.json"], "/nonexistent/f.json cannot be read"),
         (["http://h", "--cacert", "/nonexistent.pem"], "/nonexistent.pem"),
         (["http://h", "--wait", "soon"], "--wait"),
     ],
 )
 def test_bad_usage(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.main(arguments) == doctor.EXIT_USAGE
+    assert doctor.main(arguments) == EXIT_USAGE
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept", "said"),
+    [
+        (None, None, "f.json cannot be read"),
+        ("{", None, "f.json is not JSON: line 1, column 2."),
+        ({"port": "x"}, None, "port must be int"),
+        ({}, None, "c.json cannot be read"),
+        ({}, '{"cookie_secret": "sehr-geheim"', "c.json is not JSON"),
+        ({}, {}, "hold no cookie_secret"),
+        ({"url": "flower.example.org"}, {"cookie_secret": "sehr-geheim"}, "The url in the settings"),
+        ({"url": "http://h", "connect": "h"}, {"cookie_secret": "sehr-geheim"}, "must look like host:port"),
+        ({"url": "https://h", "tls_certificate": "/nonexistent.pem"}, {"cookie_secret": "sehr-geheim"}, ".pem cannot"),
+    ],
+)
+def test_an_instance_whose_settings_cannot_be_read(
+    *,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: str | dict[str, object] | None,
+    kept: str | dict[str, str] | None,
+    said: str,
+) -> None:
+    """A monitor gets its JSON and an exit code of a Flower that is not well, the eye a sentence."""
+    for name, content in (("f.json", settings), ("c.json", kept)):
+        if isinstance(content, dict):
+            more = {"credentials": str(tmp_path / "c.json")} if name == "f.json" else {}
+            content = json.dumps(content | more)
+        if content is not None:
+            (tmp_path / name).write_text(content)
+    arguments = ["--settings", str(tmp_path / "f.json")]
+    assert doctor.main(arguments) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.startswith("doctor: ") and said in shown.err
+    assert doctor.main([*arguments, "--json"]) == 1
+    shown = capsys.readouterr()
+    report = json.loads(shown.out)
+    assert (report["passed"], report["exit"], shown.err) == (False, 1, "")
+    assert [(check["name"], check["status"]) for check in report["checks"]] == [("settings", "fail")]
+    assert said in report["checks"][0]["message"] and "geheim" not in shown.out
+
+
+def test_without_the_release_the_inside_is_bad_usage() -> None:
+    done = subprocess.run([*OUTSIDE_DOCTOR, "--settings", "f.json", "--json"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "from Flower's release" in done.stderr
+
+
+def test_the_package_loads_nothing_by_itself() -> None:
+    code = f"import sys; before = set(sys.modules); sys.path.insert(0, {str(FILES)!r}); import flowerbed; "
+    code += "print(sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "['flowerbed']"
 
 
 def test_colour_is_for_terminals_only() -> None:
     findings = [Finding("ui", "ok", "fine"), Finding("workers", "fail", "word " * 40, "Do this.", 2)]
-    plain = doctor.as_text(findings, "t", color=False, width=None).splitlines()
+    plain = as_text(findings, "t", color=False, width=None).splitlines()
     assert plain[1] == "ok    ui        fine" and plain[2].startswith("FAIL  workers   word") and len(plain) == 4
-    shown = doctor.as_text(findings, "t", color=True, width=80)
+    shown = as_text(findings, "t", color=True, width=80)
     assert "\x1b[1;31mFAIL\x1b[0m" in shown and len(shown.splitlines()) > 4
