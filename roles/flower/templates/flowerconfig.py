@@ -12,12 +12,13 @@
   'inspect_timeout': flower_inspect_timeout | float,
   'auto_refresh': flower_auto_refresh | bool,
   'natural_time': flower_natural_time | bool,
-  'read_only': flower_read_only | bool,
   'tasks_columns': flower_tasks_columns | join(','),
   'task_runtime_metric_buckets': flower_task_runtime_metric_buckets | map('float') | list,
   'url_prefix': __flower_prefix,
   'logging': flower_logging,
 } %}
+{#- Flower before 2.1 does not know it. -#}
+{%- set named = named | combine({'read_only': true} if flower_read_only | bool else {}) %}
 
 {% for name, value in (named | combine(flower_options) | flowerbed.celery.flower_options).items() %}
 {{ name }} = {{ value | flowerbed.celery.python_literal }}

@@ -152,16 +152,18 @@ def _guard(settings: Settings, credentials: Credentials) -> None:
     application_settings[guard.SIGN_IN] = SignIn(settings, credentials)
     # before Flower's own, which knows no prefix; with a name of its own, or it would take over Flower's links
     handlers[0:0] = [url(r"/logout", LogoutHandler, name="flowerbed_logout")]
-    flowers_bind = Flower.start_http_server
+    # Flower before 2.1 binds its port in start()
+    binds = "start_http_server" if hasattr(Flower, "start_http_server") else "start"
+    flowers_bind = getattr(Flower, binds)
 
-    def start_http_server(app: Any) -> Any:
+    def bind(app: Any) -> Any:
         # a line after install() in flowerconfig.py may have undone it
         if not (guard.is_guarded() and app.options.auth == AUTH_PATTERN and app.options.auth_provider == AUTH_PROVIDER):
             print("flowerbed: auth was changed after the add-on was installed; Flower is not started.", file=sys.stderr)
             raise SystemExit(EXIT_CONFIG)
         return flowers_bind(app)
 
-    Flower.start_http_server = start_http_server
+    setattr(Flower, binds, bind)
 
 
 def _secure_cookies(settings: Settings) -> None:
