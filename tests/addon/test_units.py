@@ -19,7 +19,8 @@ from passlib.hash import bcrypt, pbkdf2_sha256, scrypt, sha512_crypt
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flowerbed import broker
-from flowerbed.auth import DOCTOR, Doctor, SignIn, session_cookie, session_name, user_cookie, verify
+from flowerbed.auth import DOCTOR, SignIn, session_cookie, session_person, user_cookie, verify
+from flowerbed.identity import Doctor
 from flowerbed.settings import Credentials, Settings, SettingsError, User, load, load_credentials
 from flowerbed.throttle import MAX_COUNTS, Throttle, network
 from flowerbed.web.guard import basic_pair
@@ -148,11 +149,11 @@ class TestSessions:
 
     def test_names_come_back(self, credentials: Credentials) -> None:
         for name in ("alice", "d:x"):
-            assert session_name(self.settings, credentials, session_cookie(self.settings, credentials, name)) == name
+            assert session_person(self.settings, credentials, session_cookie(self.settings, credentials, name)) == name
 
     def test_the_doctor_is_not_the_user_of_that_name(self, credentials: Credentials) -> None:
-        doctor = session_name(self.settings, credentials, session_cookie(self.settings, credentials, DOCTOR))
-        user = session_name(self.settings, credentials, user_cookie(credentials, "doctor"))
+        doctor = session_person(self.settings, credentials, session_cookie(self.settings, credentials, DOCTOR))
+        user = session_person(self.settings, credentials, user_cookie(credentials, "doctor"))
         assert isinstance(doctor, Doctor)
         assert user == "doctor" and not isinstance(user, Doctor)
 
@@ -160,16 +161,16 @@ class TestSessions:
         cookie = session_cookie(self.settings, credentials, "alice")
         changed = dataclasses.replace(credentials, users=(User("alice", "$5$other"),))
         removed = dataclasses.replace(credentials, users=(User("bob", "$5$one"),))
-        assert session_name(self.settings, changed, cookie) is None
-        assert session_name(self.settings, removed, cookie) is None
+        assert session_person(self.settings, changed, cookie) is None
+        assert session_person(self.settings, removed, cookie) is None
 
     def test_it_expires(self, credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> None:
         cookie = session_cookie(self.settings, credentials, "alice")
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now + 3590)
-        assert session_name(self.settings, credentials, cookie) == "alice"
+        assert session_person(self.settings, credentials, cookie) == "alice"
         monkeypatch.setattr(time, "time", lambda: now + 3610)
-        assert session_name(self.settings, credentials, cookie) is None
+        assert session_person(self.settings, credentials, cookie) is None
 
     def test_errors(self, credentials: Credentials) -> None:
         with pytest.raises(SettingsError):
@@ -220,7 +221,7 @@ class TestSettings:
             ({"port": True}, "port must be int, not bool."),
             ({"url": 3}, "url must be str or null, not int."),
             ({"port": 70000}, "port must be from 1 to 65535."),
-            ({"auth": "open"}, "auth must be one of password, none, flower."),
+            ({"auth": "open"}, "auth must be one of password, google, github, gitlab, okta, custom, oidc, header, none, flower."),
             ({"login_attempts": 0}, "login_attempts must be 1 or more."),
             ([], "must hold a JSON object."),
             ("{", "is not JSON: line 1, column 2."),

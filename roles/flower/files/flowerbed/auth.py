@@ -2,16 +2,20 @@
 
 A session is Tornado's signed cookie `user`.  Its value is `u:<fingerprint>:<name>`, where the fingerprint is an HMAC of
 the user's stored hash: a changed password or a removed user ends the session at the next request after the restart
-that brings the change.  The doctor's own session is `d:<fingerprint>`: no user name can take that form, and it may only
-read.  A session that was copied out of a browser stays good until it expires; signing out only removes it there.
+that brings the change.  For somebody from a sign-in service it is `s:<fingerprint>:<profile>`, where the fingerprint is
+one of that service and the profile what it said, as JSON in base64; what they may do is read from the rules each time.
+The doctor's own session is `d:<fingerprint>`: no user name can take that form, and it may only read.  A session that
+was copied out of a browser stays good until it expires; signing out only removes it there.
 """
 
 # ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
+import json
 import logging
 import math
 import secrets
@@ -24,7 +28,8 @@ from typing import Any
 
 from tornado.web import create_signed_value, decode_signed_value
 
-from flowerbed.settings import Credentials, Settings, SettingsError, User
+from flowerbed.identity import VIEWER, Doctor, Person, Profile, role_of, without_the_rest
+from flowerbed.settings import Credentials, Settings, SettingsError, User, rules
 from flowerbed.throttle import Throttle
 
 COOKIE = "user"
@@ -36,10 +41,6 @@ MAX_NAME, MAX_PASSWORD = 256, 1024
 THREADS, MAX_IN_PROGRESS, MAX_FROM_ADDRESS, MAX_CACHED = 2, 200, 20, 1024
 
 logger = logging.getLogger(__name__)
-
-
-class Doctor(str):
-    """The name of a doctor's session; a real user named `doctor` is a plain str."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,16 @@ def user_cookie(credentials: Credentials, name: str) -> str:
     return _signed(credentials, f"u:{_fingerprint(_secret(credentials), 'user', name, user.hash)}:{name}")
 
 
-def session_name(settings: Settings, credentials: Credentials, cookie: str) -> str | None:
-    """The user, or Doctor, whose session a cookie's value is; None when it is no good or too old."""
+def profile_cookie(settings: Settings, credentials: Credentials, profile: Profile) -> str:
+    """The signed value of the cookie `user` for somebody from a sign-in service."""
+    kept = without_the_rest(rules(settings), profile)
+    data = json.dumps([kept.name, kept.email, kept.groups, kept.claims], separators=(",", ":"))
+    code = base64.urlsafe_b64encode(data.encode()).decode("ascii")
+    return _signed(credentials, f"s:{_service(settings, credentials)}:{code}")
+
+
+def session_person(settings: Settings, credentials: Credentials, cookie: str) -> Person | None:
+    """The person, or Doctor, whose session a cookie's value is; None when it is no good, too old, or no rule fits."""
     if not credentials.cookie_secret:
         return None
     days = settings.session_seconds / 86400
@@ -105,15 +114,35 @@ def session_name(settings: Settings, credentials: Credentials, cookie: str) -> s
     if raw is None:
         return None
     kind, _, rest = raw.decode("utf-8", "replace").partition(":")
-    fingerprint, _, name = rest.partition(":")
+    fingerprint, _, value = rest.partition(":")
     if kind == "d":
         expected = _fingerprint(credentials.cookie_secret, "doctor")
-        return Doctor(DOCTOR) if not name and hmac.compare_digest(fingerprint, expected) else None
-    user = next((user for user in credentials.users if user.name == name), None)
+        return Doctor(DOCTOR, VIEWER) if not value and hmac.compare_digest(fingerprint, expected) else None
+    if kind == "s":
+        fits = hmac.compare_digest(fingerprint.encode(), _service(settings, credentials).encode())
+        return profile_person(settings, _profile(value)) if fits else None
+    user = next((user for user in credentials.users if user.name == value), None)
     if kind != "u" or user is None:
         return None
-    expected = _fingerprint(credentials.cookie_secret, "user", name, user.hash)
-    return name if hmac.compare_digest(fingerprint.encode(), expected.encode()) else None
+    expected = _fingerprint(credentials.cookie_secret, "user", value, user.hash)
+    return Person(user.name, user.role) if hmac.compare_digest(fingerprint.encode(), expected.encode()) else None
+
+
+def profile_person(settings: Settings, profile: Profile, via: str = "session") -> Person | None:
+    """The person with the role that the rules give them; None when no rule fits."""
+    role = role_of(rules(settings), profile)
+    return None if role is None else Person(profile.name, role, via)
+
+
+def _profile(code: str) -> Profile:
+    name, email, groups, claims = json.loads(base64.urlsafe_b64decode(code))
+    return Profile(name, email, tuple(groups), {key: tuple(values) for key, values in claims.items()})
+
+
+def _service(settings: Settings, credentials: Credentials) -> str:
+    """A fingerprint of the sign-in service: another one, or another client of it, ends all sessions."""
+    parts = (settings.auth, settings.oidc.issuer, settings.provider.handler, settings.client_id or "")
+    return _fingerprint(_secret(credentials), "service", *parts)
 
 
 class SignIn:

@@ -8,19 +8,29 @@ concerns signing in fails hard: Flower does not start.  The rest fails soft, wit
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import ipaddress
 import logging
 import secrets
 import sys
 from typing import Any
 
-from flowerbed.settings import Credentials, Settings, SettingsError, load, load_credentials
+from flowerbed.settings import PROVIDERS, Credentials, Settings, SettingsError, load, load_credentials
 
 #: exit code for settings that cannot work, EX_CONFIG of sysexits.h: starting again would not help
 EXIT_CONFIG = 78
 #: Flower's `auth` only has to be set: who is signed in is decided by our get_current_user
 AUTH_PATTERN = "flowerbed"
-AUTH_PROVIDER = "flowerbed.web.login.LoginHandler"
+#: what answers /login, by auth
+LOGIN_HANDLERS = {
+    "password": "flowerbed.web.login.LoginHandler",
+    "oidc": "flowerbed.web.oidc.LoginHandler",
+    "google": "flowerbed.web.providers.GoogleLoginHandler",
+    "github": "flowerbed.web.providers.GithubLoginHandler",
+    "gitlab": "flowerbed.web.providers.GitLabLoginHandler",
+    "okta": "flowerbed.web.providers.OktaLoginHandler",
+    "header": "flowerbed.web.header.LoginHandler",
+}
 AUTH_OPTIONS = ("auth", "auth_provider", "basic_auth")
 
 logger = logging.getLogger(__name__)
@@ -53,12 +63,34 @@ def check(settings: Settings, credentials: Credentials) -> None:
     """Raises SettingsError when nobody could sign in."""
     from flowerbed.auth import unreadable_users
 
-    if settings.auth != "password":
-        return
-    if not credentials.users:
-        raise SettingsError('There are no users: add some, or say auth "none" for a Flower that is open to all.')
     if names := unreadable_users(credentials.users):
         raise SettingsError(f"The password hash of user {names[0]!r} is of no kind that can be read here.")
+    if settings.auth == "password" and not credentials.users:
+        raise SettingsError('There are no users: add some, or say auth "none" for a Flower that is open to all.')
+    if settings.auth in LOGIN_HANDLERS.keys() - {"password"} or settings.auth == "custom":
+        _check_service(settings, credentials)
+
+
+def _check_service(settings: Settings, credentials: Credentials) -> None:
+    """What a sign-in service needs, and rules that say who may come in."""
+    if not settings.access:
+        raise SettingsError(f"access: with auth {settings.auth!r} it must say who may come in, and there is no rule.")
+    if settings.auth == "header" and not settings.unix_socket:
+        raise SettingsError('unix_socket: auth "header" believes headers on a unix socket only, and there is none.')
+    if settings.auth == "custom" and "." not in settings.provider.handler:
+        raise SettingsError('provider.handler: auth "custom" needs a dotted path, such as package.module.LoginHandler.')
+    if settings.auth in ("header", "custom"):
+        return
+    if not (settings.client_id and credentials.client_secret and settings.redirect_uri):
+        raise SettingsError(
+            f"auth {settings.auth!r} needs client_id, redirect_uri, and client_secret in the credentials."
+        )
+    if settings.auth == "oidc" and not settings.oidc.issuer.startswith("https://"):
+        raise SettingsError("oidc.issuer: it must begin with https://, since it says who people are.")
+    if settings.auth == "okta" and not settings.provider.okta_base_url.startswith("https://"):
+        raise SettingsError(
+            "provider.okta_base_url: it must begin with https://, such as https://x.okta.com/oauth2/default."
+        )
 
 
 def _install(config: dict[str, Any], settings: Settings, credentials: Credentials) -> None:
@@ -131,11 +163,30 @@ def _sign_in(config: dict[str, Any], settings: Settings, credentials: Credential
     if not credentials.cookie_secret:
         # sessions then end with this process
         credentials = dataclasses.replace(credentials, cookie_secret=secrets.token_urlsafe(48))
-    config.update(auth=AUTH_PATTERN, auth_provider=AUTH_PROVIDER, cookie_secret=credentials.cookie_secret)
-    _guard(settings, credentials)
+    from flowerbed.web import guard
+
+    handler = LOGIN_HANDLERS.get(settings.auth) or settings.provider.handler
+    config.update(auth=AUTH_PATTERN, auth_provider=handler, cookie_secret=credentials.cookie_secret)
+    _guard(settings, credentials, handler)
+    if settings.auth in PROVIDERS:
+        from flowerbed.web import providers
+
+        providers.prepare(config, settings, credentials)
+    application_settings[guard.LOGIN_CLASS] = _imported(handler)
 
 
-def _guard(settings: Settings, credentials: Credentials) -> None:
+def _imported(path: str) -> Any:
+    """The class at a dotted path; whatever its import does wrong is one sentence."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # noqa: BLE001 - a package of the user's own may raise anything
+        raise SettingsError(
+            f"{path}, which signs people in, cannot be imported: {type(error).__name__}: {error}."
+        ) from None
+
+
+def _guard(settings: Settings, credentials: Credentials, handler: str) -> None:
     from flower.app import Flower
     from flower.urls import handlers
     from flower.urls import settings as application_settings
@@ -158,8 +209,11 @@ def _guard(settings: Settings, credentials: Credentials) -> None:
 
     def bind(app: Any) -> Any:
         # a line after install() in flowerconfig.py may have undone it
-        if not (guard.is_guarded() and app.options.auth == AUTH_PATTERN and app.options.auth_provider == AUTH_PROVIDER):
+        if not (guard.is_guarded() and app.options.auth == AUTH_PATTERN and app.options.auth_provider == handler):
             print("flowerbed: auth was changed after the add-on was installed; Flower is not started.", file=sys.stderr)
+            raise SystemExit(EXIT_CONFIG)
+        if strangers := guard.unguarded(handlers):
+            print(f"flowerbed: nothing guards {strangers[0]}; Flower is not started.", file=sys.stderr)
             raise SystemExit(EXIT_CONFIG)
         return flowers_bind(app)
 

@@ -14,14 +14,19 @@ import os
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from flowerbed.identity import OPERATOR, ROLES, Rule
+
+_Section = TypeVar("_Section")
 SETTINGS_VARIABLE = "FLOWERBED_SETTINGS"
 CREDENTIALS_FILE = "flower.json"
-AUTH_CHOICES = ("password", "none", "flower")
-_CREDENTIAL_KEYS = ("cookie_secret", "users", "celery", "options")
+#: Flower's own sign-in services, and a class of the user's own
+PROVIDERS = ("google", "github", "gitlab", "okta", "custom")
+AUTH_CHOICES = ("password", *PROVIDERS, "oidc", "header", "none", "flower")
+_CREDENTIAL_KEYS = ("cookie_secret", "users", "client_secret", "celery", "options")
 _CELERY_KEYS = ("broker_url", "result_backend", "broker_transport_options", "broker_use_ssl")
 
 
@@ -35,6 +40,59 @@ class User:
 
     name: str
     hash: str = field(repr=False)
+    role: str = OPERATOR
+
+
+@dataclass(frozen=True)
+class Oidc:
+    """An OpenID Connect provider; claims are those of the ID token, else of the userinfo endpoint."""
+
+    issuer: str = ""
+    scopes: list[str] = field(default_factory=lambda: ["openid", "profile", "email"])
+    username_claim: str = "email"
+    groups_claim: str = "groups"
+    #: refuse an address that the provider does not call verified
+    require_verified_email: bool = True
+    #: PEM file of the authorities to trust for the provider, beside nothing else; None means the system's
+    ca_bundle: str | None = None
+    #: sign out at the provider too, where it offers that
+    logout: bool = True
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What Flower's own sign-in services read beside key and secret; Flower takes these from the environment."""
+
+    #: dotted path of the handler, for auth "custom"
+    handler: str = ""
+    github_domain: str = "github.com"
+    gitlab_domain: str = "gitlab.com"
+    #: least access level in a GitLab group for it to count (20 is Reporter, https://docs.gitlab.com/api/members/)
+    gitlab_min_access_level: int = 20
+    okta_base_url: str = ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Headers in which a proxy says who somebody is; believed on the unix socket only."""
+
+    user: str = "Remote-User"
+    email: str = "Remote-Email"
+    groups: str = "Remote-Groups"
+    #: between two groups
+    separator: str = ","
+
+
+@dataclass(frozen=True)
+class Redact:
+    """What of tasks' arguments, results and errors is masked before anything of Flower's sees it."""
+
+    #: names of keyword arguments and dictionary keys, as globs without regard to case
+    keys: list[str] = field(default_factory=list)
+    #: regular expressions; whatever they match is masked
+    patterns: list[str] = field(default_factory=list)
+    #: task name (a glob) -> numbers of positional arguments, from 0
+    arguments: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,7 +105,8 @@ class Settings:
     #: the user's Celery application, `proj.celery:app`, and the directory it is imported from
     app: str | None = None
     app_dir: str | None = None
-    #: password: our login; none: open, said aloud; flower: left to Flower's own options (OAuth from the environment)
+    #: password: our login; none: open, said aloud; flower: left to Flower's own options (OAuth from the environment);
+    #: the others: a sign-in service or a proxy says who somebody is, and `access` what they may do
     auth: str = "password"
     unix_socket: str | None = None
     address: str = "127.0.0.1"
@@ -64,6 +123,17 @@ class Settings:
     login_attempts: int = 5
     login_window_seconds: int = 300
     broker_reconnect_max_seconds: int = 30
+    #: nobody may change anything
+    read_only: bool = False
+    #: rules of identity.Rule, for people without a password of ours
+    access: list[dict[str, Any]] = field(default_factory=list)
+    #: how this Flower is known to the sign-in service, and where that sends people back to
+    client_id: str | None = None
+    redirect_uri: str | None = None
+    oidc: Oidc = field(default_factory=Oidc)
+    provider: Provider = field(default_factory=Provider)
+    header: Header = field(default_factory=Header)
+    redact: Redact = field(default_factory=Redact)
     #: path of the credentials; None means the environment
     credentials: str | None = None
 
@@ -76,6 +146,7 @@ class Credentials:
     users: tuple[User, ...] = ()
     celery: dict[str, Any] = field(default_factory=dict, repr=False)
     options: dict[str, Any] = field(default_factory=dict, repr=False)
+    client_secret: str | None = field(default=None, repr=False)
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Settings:
@@ -83,12 +154,7 @@ def load(path: str | os.PathLike[str] | None = None) -> Settings:
     chosen = path if path is not None else os.environ.get(SETTINGS_VARIABLE) or None
     if chosen is None:
         return from_environment(os.environ)
-    data = _read_object(Path(chosen))
-    known = {item.name for item in fields(Settings)}
-    for key in data:
-        if key not in known:
-            raise SettingsError(f"{chosen}: {key} is not a setting of flowerbed{did_you_mean(key, known)}")
-    return _checked(str(chosen), data)
+    return _checked(str(chosen), _read_object(Path(chosen)))
 
 
 def load_credentials(settings: Settings) -> Credentials:
@@ -185,13 +251,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _checked(where: str, data: dict[str, Any]) -> Settings:
     """Settings of the right types and ranges."""
-    hints = typing.get_type_hints(Settings)
-    for key, value in data.items():
-        allowed = _classes(hints[key])
-        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-            names = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
-            raise SettingsError(f"{where}: {key} must be {names}, not {type(value).__name__}.")
-    settings = Settings(**data)
+    settings = _section(where, "", Settings, data)
     if settings.auth not in AUTH_CHOICES:
         raise SettingsError(f"{where}: auth must be one of {', '.join(AUTH_CHOICES)}.")
     if not 0 < settings.port < 65536:
@@ -201,11 +261,59 @@ def _checked(where: str, data: dict[str, Any]) -> Settings:
             raise SettingsError(f"{where}: {key} must be 1 or more.")
     if settings.verify_cache_seconds < 0:
         raise SettingsError(f"{where}: verify_cache_seconds must be 0 or more.")
+    rules(settings, where)
     return settings
 
 
+def rules(settings: Settings, where: str = "The settings") -> list[Rule]:
+    """The rules of `access`; raises SettingsError for what is no rule."""
+    found = []
+    for number, item in enumerate(settings.access, start=1):
+        if not isinstance(item, dict) or item.get("role") not in ROLES:
+            raise SettingsError(f"{where}: access: rule {number} must have a role, {' or '.join(ROLES)}.")
+        if unknown := sorted(set(item) - {rule.name for rule in fields(Rule)}):
+            known = [rule.name for rule in fields(Rule)]
+            raise SettingsError(
+                f"{where}: access: rule {number}: {unknown[0]} is unknown{did_you_mean(unknown[0], known)}"
+            )
+        claims = item.get("claims", {})
+        lists = [item.get(kind, []) for kind in ("users", "domains", "groups")]
+        if not isinstance(claims, dict) or not all(isinstance(values, list) for values in (*lists, *claims.values())):
+            raise SettingsError(f"{where}: access: rule {number}: users, domains, groups and each claim must be lists.")
+        users, domains, groups = (tuple(map(str, values)) for values in lists)
+        if not (users or domains or groups or claims):
+            raise SettingsError(
+                f"{where}: access: rule {number} says of whom it is not: name users, domains or groups."
+            )
+        asked = {str(name): tuple(map(str, values)) for name, values in claims.items()}
+        found.append(Rule(item["role"], users, domains, groups, asked))
+    return found
+
+
+def _section(where: str, path: str, kind: type[_Section], data: Any) -> _Section:
+    """A dataclass from a JSON object, with every value of the type that the field has."""
+    hints = typing.get_type_hints(kind)
+    if not isinstance(data, dict):
+        raise SettingsError(f"{where}: {path.rstrip('.')} must be an object.")
+    values = {}
+    for key, value in data.items():
+        if key not in hints:
+            raise SettingsError(f"{where}: {path}{key} is not a setting of flowerbed{did_you_mean(key, hints)}")
+        if is_dataclass(hints[key]):
+            values[key] = _section(where, f"{path}{key}.", hints[key], value)
+            continue
+        allowed = _classes(hints[key])
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            names = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
+            raise SettingsError(f"{where}: {path}{key} must be {names}, not {type(value).__name__}.")
+        values[key] = value
+    return kind(**values)
+
+
 def _classes(hint: Any) -> tuple[type, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    """The classes of an annotation: `int | None` is two, `list[str]` is list."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return tuple(typing.get_origin(kind) or kind for kind in kinds)
 
 
 def _credentials(where: str, data: dict[str, Any]) -> Credentials:
@@ -216,6 +324,9 @@ def _credentials(where: str, data: dict[str, Any]) -> Credentials:
     secret = data.get("cookie_secret")
     if secret is not None and not (isinstance(secret, str) and secret):
         raise SettingsError(f"{where}: cookie_secret must be a text that is not empty.")
+    client_secret = data.get("client_secret")
+    if client_secret is not None and not (isinstance(client_secret, str) and client_secret):
+        raise SettingsError(f"{where}: client_secret must be a text that is not empty.")
     for key in ("celery", "options"):
         if not isinstance(data.get(key, {}), dict):
             raise SettingsError(f"{where}: {key} must be an object.")
@@ -223,7 +334,8 @@ def _credentials(where: str, data: dict[str, Any]) -> Credentials:
     for key in celery:
         if key not in _CELERY_KEYS:
             raise SettingsError(f"{where}: celery.{key} is not one of {', '.join(_CELERY_KEYS)}.")
-    return Credentials(secret, _users(where, data.get("users", [])), celery, dict(data.get("options", {})))
+    users = _users(where, data.get("users", []))
+    return Credentials(secret, users, celery, dict(data.get("options", {})), client_secret)
 
 
 def _users(where: str, items: Any) -> tuple[User, ...]:
@@ -236,5 +348,8 @@ def _users(where: str, items: Any) -> tuple[User, ...]:
             raise SettingsError(f"{where}: user number {number} must have a name and a hash.")
         if ":" in name or any(user.name == name for user in users):
             raise SettingsError(f"{where}: user number {number} has a name that holds a colon or is there twice.")
-        users.append(User(name, hashed))
+        role = item.get("role", OPERATOR)
+        if role not in ROLES:
+            raise SettingsError(f"{where}: user number {number} must have the role {' or '.join(ROLES)}.")
+        users.append(User(name, hashed, role))
     return tuple(users)

@@ -1,8 +1,9 @@
-"""The sign-in in front of every handler of Flower's, by replacing three methods of its BaseHandler.
+"""The sign-in in front of every handler of Flower's, by replacing methods of its BaseHandler.
 
 Closed unless said otherwise: a handler that is not in the short list of open ones needs a signed-in user, whether or
-not it carries Tornado's `authenticated`.  Checking a password takes a quarter of a second, so it happens in `prepare`,
-which may wait, and not in `get_current_user`, which may not.
+not it carries Tornado's `authenticated`, and one that is not in the list for viewers needs an operator.  Checking a
+password takes a quarter of a second, so it happens in `prepare`, which may wait, and not in `get_current_user`, which
+may not.
 """
 
 # ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
@@ -11,18 +12,40 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-import socket
+from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlencode, urlparse
 
 import tornado.web
 
-from flowerbed.auth import COOKIE, Doctor, SignIn, session_name
+from flowerbed import audit
+from flowerbed.auth import COOKIE, SignIn, session_person
+from flowerbed.headers import header_person, on_unix_socket
+from flowerbed.identity import OPERATOR, Doctor, Person
 
 SIGN_IN = "flowerbed_sign_in"
+#: the class that answers /login
+LOGIN_CLASS = "flowerbed_login_class"
 CHALLENGE = 'Basic realm="flower", charset="UTF-8"'
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+#: what a viewer may ask of Flower's handlers; a handler that is not here is closed to viewers.  The table of tasks is
+#: read by POST, since its query is long.  Handlers of one's own say it themselves: `viewer_methods = ("GET",)`.
+VIEWER_METHODS: dict[str, tuple[str, ...]] = {
+    "flower.views.workers.WorkersView": ("GET",),
+    "flower.views.workers.WorkerView": ("GET",),
+    "flower.views.tasks.TasksView": ("GET",),
+    "flower.views.tasks.TasksDataTable": ("GET", "POST"),
+    "flower.views.tasks.TaskView": ("GET",),
+    "flower.views.broker.BrokerView": ("GET",),
+    "flower.views.monitor.Metrics": ("GET",),
+    "flower.api.workers.ListWorkers": ("GET",),
+    "flower.api.tasks.ListTasks": ("GET",),
+    "flower.api.tasks.ListTaskTypes": ("GET",),
+    "flower.api.tasks.GetQueueLengths": ("GET",),
+    "flower.api.tasks.TaskInfo": ("GET",),
+    "flower.api.tasks.TaskResult": ("GET",),
+}
 
 
 def guard_flower() -> None:
@@ -31,6 +54,7 @@ def guard_flower() -> None:
     from flower.views import BaseHandler
 
     flowers_xsrf_check, flowers_api_prepare = BaseHandler.check_xsrf_cookie, BaseApiHandler.prepare
+    flowers_render = BaseHandler.render
 
     async def prepare(handler: Any) -> None:
         await guard(handler)
@@ -45,6 +69,19 @@ def guard_flower() -> None:
         if current_session(handler) is not None:
             flowers_xsrf_check(handler)
 
+    def render(handler: Any, *args: Any, **kwargs: Any) -> Any:
+        # Flower's templates leave the buttons out
+        if "read_only" in kwargs and may_not(handler, "POST"):
+            kwargs["read_only"] = True
+        return flowers_render(handler, *args, **kwargs)
+
+    def on_finish(handler: Any) -> None:
+        if changes(handler) and not is_open(handler):
+            write_audit(handler)
+
+    audit.start()
+    BaseHandler.render = render
+    BaseHandler.on_finish = on_finish
     BaseHandler.get_current_user = current_session
     BaseHandler.check_xsrf_cookie = check_xsrf_cookie
     BaseHandler.prepare = prepare
@@ -58,6 +95,21 @@ def is_guarded() -> bool:
     return BaseHandler.get_current_user is current_session
 
 
+def unguarded(handlers: Iterable[Any]) -> list[str]:
+    """The paths of handlers that do not come from Flower's BaseHandler and so ask nobody who they are.
+
+    Static files may stay as they are: they hold nothing about anybody.
+    """
+    from flower.views import BaseHandler
+
+    found = []
+    for entry in handlers:
+        path, kind = (entry.matcher.regex.pattern, entry.target) if hasattr(entry, "target") else entry[:2]
+        if not (isinstance(kind, type) and issubclass(kind, (BaseHandler, tornado.web.StaticFileHandler))):
+            found.append(path)
+    return found
+
+
 async def guard(handler: Any) -> None:
     """Signs the request in, or answers it: 302 to the login page, 401, 403, 429 or 503."""
     method = handler.request.method
@@ -68,35 +120,78 @@ async def guard(handler: Any) -> None:
         return
     if has_basic(handler.request):
         await sign_in_with_basic(handler)
-        return
-    user = handler.current_user
-    if user is None:
+        if handler._finished:
+            return
+    if handler.current_user is None:
         send_to_login(handler)
-    elif isinstance(user, Doctor) and method not in SAFE_METHODS:
-        refuse(handler, 403, "The doctor may only look")
+    elif reason := may_not(handler, method):
+        refuse(handler, 403, reason)
 
 
-def current_session(handler: Any) -> str | None:
-    """The user of the request's session cookie; None with HTTP Basic, which decides alone and needs time."""
-    sign_in: SignIn = handler.application.settings[SIGN_IN]
+def may_not(handler: Any, method: str) -> str | None:
+    """Why the signed-in user may not use this method here; None when they may."""
+    person = handler.current_user
+    if isinstance(person, Doctor):
+        return None if method in SAFE_METHODS else "The doctor may only look"
+    allowed = method in viewer_methods(handler)
+    if not allowed and getattr(person, "role", None) != OPERATOR:
+        return "Viewers may look, and change nothing"
+    if not allowed and method not in SAFE_METHODS and sign_in_of(handler).settings.read_only:
+        return "This Flower is read-only"
+    return None
+
+
+def viewer_methods(handler: Any) -> tuple[str, ...]:
+    """The methods of a handler that change nothing; none for a handler that nobody has looked at."""
+    kind = type(handler)
+    said: tuple[str, ...] | None = getattr(handler, "viewer_methods", None)
+    methods = VIEWER_METHODS.get(f"{kind.__module__}.{kind.__qualname__}", ()) if said is None else tuple(said)
+    return (*methods, "HEAD") if "GET" in methods else methods
+
+
+def changes(handler: Any) -> bool:
+    """Whether this request would change something."""
+    method = handler.request.method
+    return method not in SAFE_METHODS and method not in viewer_methods(handler)
+
+
+def write_audit(handler: Any) -> None:
+    """Writes down who sent this request."""
+    person = handler.current_user
+    role = "doctor" if isinstance(person, Doctor) else getattr(person, "role", None)
+    audit.change(handler, None if person is None else str(person), role, client_address(handler.request))
+
+
+def sign_in_of(handler: Any) -> SignIn:
+    """The one sign-in of this Flower."""
+    value: SignIn = handler.application.settings[SIGN_IN]
+    return value
+
+
+def current_session(handler: Any) -> Person | None:
+    """The person of the request's session cookie or headers; None with HTTP Basic, which takes time to check."""
+    sign_in = sign_in_of(handler)
     if has_basic(handler.request):
         return None
     for value in cookie_values(handler.request):
-        if (name := session_name(sign_in.settings, sign_in.credentials, value)) is not None:
-            return name
+        if (person := session_person(sign_in.settings, sign_in.credentials, value)) is not None:
+            return person
+    if sign_in.settings.auth == "header":
+        return header_person(handler.request, sign_in.settings)
     return None
 
 
 async def sign_in_with_basic(handler: Any) -> None:
     """Checks the Authorization header and sets the current user, or answers."""
-    sign_in: SignIn = handler.application.settings[SIGN_IN]
+    sign_in = sign_in_of(handler)
     pair = basic_pair(handler.request.headers["Authorization"])
     if pair is None:
         challenge(handler)
         return
     answer = await sign_in.attempt(*pair, client_address(handler.request))
     if answer.signed_in:
-        handler.current_user = pair[0]
+        user = next(user for user in sign_in.credentials.users if user.name == pair[0])
+        handler.current_user = Person(user.name, user.role, "basic")
     elif answer.status == 401:
         challenge(handler)
     else:
@@ -110,9 +205,10 @@ def is_open(handler: Any) -> bool:
     from flower.views.error import NotFoundErrorHandler
     from flower.views.monitor import Healthcheck, Metrics
 
-    from flowerbed.web.login import LoginHandler, LogoutHandler
+    from flowerbed.web.login import LogoutHandler
 
-    open_handlers = (FlowersLogin, LoginHandler, LogoutHandler, NotFoundErrorHandler, Healthcheck, Metrics)
+    login = handler.application.settings[LOGIN_CLASS]
+    open_handlers = (FlowersLogin, login, LogoutHandler, NotFoundErrorHandler, Healthcheck, Metrics)
     # `Metrics.get = authenticated(Metrics.get)` is Flower's documented way to close its metrics
     closed_by_user = hasattr(getattr(handler, handler.request.method.lower(), None), "__wrapped__")
     return isinstance(handler, open_handlers) and not closed_by_user
@@ -206,8 +302,7 @@ def is_cross_site(request: Any) -> bool:
 
 def client_address(request: Any) -> str:
     """The client's address: nginx's word for it on the unix socket, which only nginx reaches, else the connection's."""
-    context = getattr(request.connection, "context", None)
-    if getattr(context, "address_family", None) != socket.AF_UNIX:
+    if not on_unix_socket(request):
         return str(request.remote_ip)
     # the last entry of X-Forwarded-For is the proxy's own; those before it are the client's claims
     forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2]

@@ -21,8 +21,7 @@ class _Page(BaseHandler):  # type: ignore[misc]
     @property
     def sign_in(self) -> SignIn:
         """The one sign-in of this Flower."""
-        value: SignIn = self.application.settings[guard.SIGN_IN]
-        return value
+        return guard.sign_in_of(self)
 
     def home(self) -> str:
         """Flower's first page."""
