@@ -38,9 +38,10 @@ def flower_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
         environment: dict[str, str] | None = None,
         unix_socket: bool = False,
         wait: bool = True,
+        port: int | None = None,
     ) -> Flower:
         directory = tmp_path_factory.mktemp("flower")
-        port = free_port()
+        port = port or free_port()
         path = str(directory / "flower.sock") if unix_socket else None
         # bytecode would go into the repository
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FILES), "PYTHONDONTWRITEBYTECODE": "1"}

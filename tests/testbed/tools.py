@@ -2,7 +2,7 @@
 """The tools that build and test the collection.
 
     tools.py venv        make .venv from requirements-dev.txt, unless it is there and complete
-    tools.py packages    install the Debian packages that tests need (root on Debian), or say which are missing
+    tools.py packages    install what tests need from Debian (as root on Debian, or say what is missing) and from npm
 
 Standard library only: this runs before anything is installed. Exit 0, or 1 and one sentence.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,10 @@ VENV = ROOT / ".venv"
 STAMP = VENV / ".complete"
 OLDEST_PYTHON = (3, 11)  # ansible-core 2.19 asks for it
 PROGRAMS = {"chromium": "chromium", "nginx": "nginx", "redis-server": "redis-server", "openssl": "openssl"}
+# For the provider of the sign-in tests; one by one, since Debian's npm conflicts with a Node from elsewhere.
+NODE_PROGRAMS = {"node": "nodejs", "npm": "npm"}
+PROVIDER = ROOT / "tests/idp"
+OLDEST_NODE = 18
 
 
 def wanted() -> str:
@@ -58,6 +63,36 @@ def install_packages() -> None:
     missing = [package for program, package in PROGRAMS.items() if not find_program(program)]
     if missing:
         apt_install(*missing)
+    install_provider()
+
+
+def install_provider() -> None:
+    """Make Node available, and what the OpenID Connect provider needs, unless it is there and as new as its lock."""
+    missing = [package for program, package in NODE_PROGRAMS.items() if not find_program(program)]
+    if missing:
+        apt_install(*missing)
+    version = run("node", "--version").stdout.strip()
+    if not version.startswith("v") or int(version[1:].partition(".")[0]) < OLDEST_NODE:
+        raise TestbedError(f"Node {OLDEST_NODE} or newer is needed; this one is {version or 'none that runs'}.")
+    with only_one("provider"):
+        # npm writes this file last
+        stamp = PROVIDER / "node_modules/.package-lock.json"
+        if stamp.exists() and stamp.stat().st_mtime >= (PROVIDER / "package-lock.json").stat().st_mtime:
+            return
+        say("installing the OpenID Connect provider into tests/idp/node_modules")
+        made = run("npm", "ci", "--prefix", str(PROVIDER), "--ignore-scripts", "--no-fund", "--no-audit")
+        if made.returncode != 0:
+            raise TestbedError(f"npm could not install tests/idp: {npm_error(made.stderr)}")
+        stamp.touch()
+
+
+def npm_error(text: str) -> str:
+    """The first line in which npm says what went wrong, and not where its log is."""
+    # npm 9 begins its lines with ERR!, later ones with error
+    lines = [match[1] for line in text.splitlines() if (match := re.match(r"npm (?:ERR!|error) (.+)", line))]
+    return next((line for line in lines if not line.startswith(("code ", "errno ", "syscall "))), None) or last_line(
+        text
+    )
 
 
 def find_program(name: str) -> str | None:

@@ -33,7 +33,7 @@ def inside_of(path: str | None, mask: Masker) -> Inside:
         credentials = settings_module.load_credentials(settings)
     except settings_module.SettingsError as error:
         raise InstanceError(str(error), "" if os.geteuid() == 0 else "Run the doctor as root.") from None
-    mask.add(credentials.cookie_secret, *(user.hash for user in credentials.users))
+    mask.add(credentials.cookie_secret, credentials.client_secret, *(user.hash for user in credentials.users))
     mask.add(*secret_texts(credentials.celery), *secret_texts(credentials.options))
     from_file = path is not None or bool(os.environ.get("FLOWERBED_SETTINGS"))
     return Inside(settings, credentials, from_file, mask)
@@ -60,7 +60,8 @@ def doors(inside: Inside, past_front: bool) -> tuple[Door, Door]:
             if not port.isdecimal():
                 raise InstanceError("The connect in the settings must look like host:port.")
             front.connect = (host.strip("[]") or "127.0.0.1", int(port))
-    if settings.auth == "password":
+    # "flower" leaves sign-in to Flower's own options, which know no session of ours
+    if settings.auth not in ("none", "flower"):
         for door in (front, direct):
             door.user, door.login = _session(inside)
     return front, direct

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
+from flowerbed.redact import without_url_passwords
+
 
 @dataclass
 class Masker:
@@ -26,8 +28,7 @@ class Masker:
         """The text without any secret."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
-        # greedy to the last @ of the word: a password that was not quoted may hold an @ itself
-        return re.sub(r"(://[^\s:/@]*):\S*@", r"\1:***@", text)
+        return without_url_passwords(text)
 
 
 def without_password(url: str) -> str:
