@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flowerbed.install import check, use
-from flowerbed.settings import Settings, SettingsError, load, load_credentials
+from flowerbed.settings import PROVIDERS, Settings, SettingsError, load, load_credentials
 
 #: what the add-on has read itself, and Flower would read otherwise
 _TAKEN = ("BASIC_AUTH", "COOKIE_SECRET", "PORT", "ADDRESS", "UNIX_SOCKET", "URL_PREFIX")
@@ -31,6 +31,7 @@ def run(settings_path: str | None) -> int:
         _laptop_environment()
     else:
         _server_environment()
+        _provider_environment(settings)
     _import_path(settings)
     sys.argv = ["celery", *(["-A", settings.app] if settings.app else []), "flower", f"--conf={config}"]
     celery: Callable[[], int] = _celery_main()
@@ -56,6 +57,21 @@ def _server_environment() -> None:
     """A stray variable must not change what the settings say."""
     for name in (*_CELERY_VARIABLES, *(f"FLOWER_{name}" for name in _TAKEN)):
         os.environ.pop(name, None)
+
+
+def _provider_environment(settings: Settings) -> None:
+    """What Flower's sign-in services read when imported, for a handler of one's own that inherits from one of them."""
+    if settings.auth not in PROVIDERS:
+        return
+    provider = settings.provider
+    os.environ |= {
+        "FLOWER_GITHUB_OAUTH_DOMAIN": provider.github_domain,
+        "FLOWER_GITLAB_OAUTH_DOMAIN": provider.gitlab_domain,
+        "FLOWER_GITLAB_MIN_ACCESS_LEVEL": str(provider.gitlab_min_access_level),
+        "FLOWER_OAUTH2_OKTA_BASE_URL": provider.okta_base_url,
+    }
+    # who may come in is said by our rules
+    os.environ.pop("FLOWER_GITLAB_AUTH_ALLOWED_GROUPS", None)
 
 
 def _laptop_environment() -> None:
