@@ -1,6 +1,6 @@
 """How a host is, so that two looks can be compared: every file, user, group, unit and port.
 
-`python -m tests.lifecycle.fingerprint HOST FILE` writes one into a file.
+`python -m tests.fingerprint HOST FILE` writes one into a file.
 """
 
 from __future__ import annotations

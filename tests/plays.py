@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.hosts import Host
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PLAYBOOKS = ROOT / "playbooks"
 PLAY_SECONDS = 300
 FATAL = re.compile(r"^fatal: \[[^\]]+\]: (?:FAILED|UNREACHABLE)! => ", re.MULTILINE)

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.fingerprint import fingerprint
 from tests.hosts import Host, host_names, scenario_secrets
-from tests.lifecycle.fingerprint import fingerprint
-from tests.lifecycle.plays import Play, run_play
+from tests.plays import Play, run_play
 from tests.verify.sweep import sweep_text
 
 # Without a scenario there is no host to look at; molecule/shared/verify.yml asserts that there is one.

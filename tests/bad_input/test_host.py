@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.bad_input.conftest import Attempt, Untouched
 from tests.hosts import Host, server_name, wait_for
-from tests.lifecycle.plays import Play
+from tests.plays import Play
 
 
 def refused(play: Play, *says: str) -> None:

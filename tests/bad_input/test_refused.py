@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets as random
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.bad_input.conftest import Attempt, Untouched
+from tests.plays import run_play
 
 SECRET = "<secret>"
 
@@ -19,6 +21,16 @@ class Mistake(NamedTuple):
 
 
 USER = {"name": "ada", "password": SECRET}
+
+LETSENCRYPT = {"flower_tls": "letsencrypt", "flower_acme_email": "ops@flower.test", "flower_acme_agree_tos": True}
+OIDC = {
+    "flower_auth": "oidc",
+    # Redis is what answers there.
+    "flower_oidc_issuer": "https://127.0.0.1:6379",
+    "flower_oauth2_key": "flower",
+    "flower_oauth2_secret": SECRET,
+    "flower_access": [{"role": "operator", "users": ["ada@example.org"]}],
+}
 
 MISTAKES = {
     "no broker": Mistake({"flower_broker_url": ""}, ["flower_broker_url", "not set"]),
@@ -95,6 +107,54 @@ MISTAKES = {
         ["flower_proxy", "flower_tls_certificate"],
     ),
     "one port for two": Mistake({"flower_http_port": 8443, "flower_https_port": 8443}, ["flower_http_port", "same"]),
+    "no e-mail address for Let's Encrypt": Mistake({**LETSENCRYPT, "flower_acme_email": ""}, ["flower_acme_email"]),
+    "nobody has agreed to the terms": Mistake(
+        {**LETSENCRYPT, "flower_acme_agree_tos": False}, ["flower_acme_agree_tos"]
+    ),
+    "a name that does not resolve": Mistake(
+        {**LETSENCRYPT, "flower_server_name": "flower.invalid"}, ["flower_server_name", "flower.invalid"]
+    ),
+    "a name that leads to another host": Mistake(
+        {**LETSENCRYPT, "flower_server_name": "elsewhere.test"}, ["flower_server_name", "elsewhere.test", "192.0.2.7"]
+    ),
+    "no client secret": Mistake({**OIDC, "flower_oauth2_secret": ""}, ["flower_oauth2_secret", "client secret"]),
+    "an issuer that is not HTTPS": Mistake(
+        {**OIDC, "flower_oidc_issuer": "http://id.example.org"}, ["flower_oidc_issuer", "HTTPS"]
+    ),
+    "an issuer that speaks no TLS": Mistake(OIDC, ["flower_oidc_issuer", "TLS"]),
+    "an issuer that nobody knows": Mistake(
+        {**OIDC, "flower_oidc_issuer": "https://id.invalid"}, ["flower_oidc_issuer", "name"]
+    ),
+    "people would be sent back to another host": Mistake(
+        {**OIDC, "flower_oauth2_redirect_uri": "https://elsewhere.example.org/login"},
+        ["flower_oauth2_redirect_uri", "elsewhere.example.org"],
+    ),
+    "people would be sent back outside of the prefix": Mistake(
+        {**OIDC, "flower_url_prefix": "flower", "flower_oauth2_redirect_uri": "https://flower.test/login"},
+        ["flower_oauth2_redirect_uri", "/flower/login"],
+    ),
+    "a pattern where a whole address is compared": Mistake(
+        {**OIDC, "flower_access": [{"role": "viewer", "users": [".*@example.org"]}]},
+        ["flower_access", "rule 1", "nobody", "domains"],
+    ),
+    "groups at a service that tells none": Mistake(
+        {
+            **OIDC,
+            "flower_auth": "google",
+            "flower_oidc_issuer": "",
+            "flower_access": [{"role": "viewer", "groups": ["a"]}],
+        },
+        ["flower_access", "rule 1", "Google tells no groups"],
+    ),
+    "nobody is let in": Mistake({**OIDC, "flower_access": []}, ["flower_access", "needs a rule"]),
+    "headers that are believed from nobody": Mistake(
+        {"flower_auth": "header", "flower_access": [{"role": "viewer", "users": ["*"]}]}, ["flower_header_proxies"]
+    ),
+    "a network that is none": Mistake({"flower_allow": ["10.0.0.0/33"]}, ["flower_allow", "10.0.0.0/33"]),
+    "PROXY protocol from anybody": Mistake({"flower_proxy_protocol": True}, ["flower_trusted_proxies"]),
+    "a redaction pattern that is none": Mistake(
+        {"flower_redact_patterns": ["[a"]}, ["flower_redact_patterns", "entry 1"]
+    ),
 }
 
 
@@ -123,3 +183,11 @@ def test_refused(name: str, attempt: Attempt, untouched: Untouched, secret: str)
     assert [word for word in says if word not in sentence] == [], sentence
     assert play.recap["failed"] == 1
     assert play.recap["changed"] == 0
+
+
+def test_nobody_who_is_an_operator_is_a_warning() -> None:
+    users = [{"name": "ada", "password": random.token_urlsafe(12), "role": "viewer"}]
+    play = run_play("site.yml", {"flower_users": users}, "--check")
+    play.well()
+    assert "[WARNING]: flower_users: everybody is a viewer" in play.output.replace("\n", " ")
+    assert users[0]["password"] not in play.output

@@ -10,9 +10,9 @@ import pytest
 
 from tests.bad_input.conftest import Attempt
 from tests.bad_input.test_host import small_disk
+from tests.fingerprint import below, fingerprint
 from tests.hosts import USER_NAME, Host, basic, scenario_secrets, wait_for
-from tests.lifecycle.fingerprint import below, fingerprint
-from tests.lifecycle.plays import kill_play_at, run_play
+from tests.plays import kill_play_at, run_play
 
 # What apt itself writes, besides the files of the packages.
 APT = ("/var/lib/apt", "/var/lib/dpkg", "/usr/lib/python3", "/etc/alternatives")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.authority import Authority
 from tests.hosts import Host, host_names
-from tests.lifecycle.authority import Authority
 
 # Without a scenario there is no host to look at; molecule/shared/verify.yml asserts that there is one.
 collect_ignore_glob = [] if host_names() else ["test_*.py"]

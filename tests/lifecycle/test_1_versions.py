@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fingerprint import fingerprint
 from tests.hosts import Host
-from tests.lifecycle.fingerprint import fingerprint
 from tests.lifecycle.looks import NEW, OLD, WORKLOAD, assert_serves, main_pid, release
-from tests.lifecycle.plays import ROOT, environment, run_play
+from tests.plays import ROOT, environment, run_play
 
 INCLUDE = """
 - name: A larger infrastructure

@@ -12,7 +12,7 @@ import pytest
 
 from tests.hosts import Host
 from tests.lifecycle.looks import NEW, assert_serves, main_pid, release, running_release
-from tests.lifecycle.plays import kill_play_at, run_play
+from tests.plays import kill_play_at, run_play
 
 # A package that installs well, lets other programs work, and breaks Flower itself, in the way that a file says.
 BROKEN = """

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.authority import Authority
+from tests.fingerprint import fingerprint
 from tests.hosts import Host
-from tests.lifecycle.authority import Authority
-from tests.lifecycle.fingerprint import fingerprint
 from tests.lifecycle.looks import NEW, WORKLOAD, assert_serves, main_pid, release, running_release
-from tests.lifecycle.plays import run_play
+from tests.plays import run_play
 
 SHOP = {
     **NEW,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tests.fingerprint import Fingerprint, below, fingerprint, read
 from tests.hosts import Host
-from tests.lifecycle.fingerprint import Fingerprint, below, fingerprint, read
 from tests.lifecycle.looks import WORKLOAD, assert_serves, main_pid
-from tests.lifecycle.plays import run_play
+from tests.plays import run_play
 
 SHOP = {"flower_instance": "shop"}
 # Debian's packages stay, as the documentation says: what apt and their installation scripts write besides their files.
@@ -27,6 +27,11 @@ def traces(look: Fingerprint, instance: str) -> list[str]:
     return [entry for entry in found if any(name in entry for name in names)]
 
 
+def access_logs(host: Host, instance: str) -> list[str]:
+    """What nginx wrote down about an instance; logs are in no fingerprint."""
+    return host.shell(f"ls /var/log/nginx/flower-{instance}.access.log*", check=False).split()
+
+
 def test_check_mode_of_an_uninstall_changes_nothing(host: Host) -> None:
     before, pid = fingerprint(host), main_pid(host)
     run_play("uninstall.yml", None, "--check").well()
@@ -36,9 +41,12 @@ def test_check_mode_of_an_uninstall_changes_nothing(host: Host) -> None:
 
 def test_uninstalling_one_leaves_the_other(host: Host) -> None:
     assert traces(fingerprint(host), "shop"), "there is something to take away"
+    assert access_logs(host, "shop")
     pid = main_pid(host)
     run_play("uninstall.yml", SHOP).well()
     assert traces(fingerprint(host), "shop") == []
+    assert access_logs(host, "shop") == []
+    assert access_logs(host, "main")
     assert main_pid(host) == pid
     assert host.run("systemctl", "is-active", "nginx.service").strip() == "active"
     assert_serves(host)
@@ -53,6 +61,7 @@ def test_uninstalling_the_last_leaves_debians_packages_only(host: Host) -> None:
     run_play("uninstall.yml").well()
     now = fingerprint(host)
     assert traces(now, "main") == []
+    assert access_logs(host, "main") == []
     assert [path for path in now.files if below(path, ["/opt/flower", "/etc/flower", "/var/lib/flower"])] == []
     new = set(now.packages) - set(first.packages)
     assert "nginx" in new
