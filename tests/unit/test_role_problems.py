@@ -26,6 +26,7 @@ LOOK: dict[str, Any] = {
     "listeners": {"80": "nginx"},
     "conflicts": [],
     "free_bytes": 10**9,
+    "issuer": {"problem": "", "detail": ""},
     "brokers": [{"at": "redis.example.org:6379", "problem": "", "detail": ""}],
 }
 EXPECTED: dict[str, Any] = {
@@ -128,6 +129,18 @@ def test_every_answer_of_a_broker_has_a_sentence(problem: str) -> None:
     assert len(problems) == 1
     assert problems[0].startswith("flower_broker_url: ")
     assert "redis:6379" in problems[0]
+
+
+@pytest.mark.parametrize(
+    "problem", ["unreachable", "unknown-host", "tls", "ca-bundle", "status", "rubbish", "issuer", "endpoints"]
+)
+def test_every_answer_of_an_issuer_has_a_sentence(problem: str) -> None:
+    problems = host(issuer={"problem": problem, "detail": "why"})
+    assert len(problems) == 1
+    assert problems[0].startswith("flower_oidc_issuer: ")
+    assert bool(host(check_mode=True, issuer={"problem": problem, "detail": "why"})) == (
+        problem not in ("unreachable", "unknown-host")
+    )
 
 
 def test_one_broker_of_a_failover_list_may_be_down() -> None:

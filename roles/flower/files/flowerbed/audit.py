@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from typing import Any
+from urllib.parse import unquote
 
 #: parameters of Flower's control API that say what a change does (flower/api/control.py); others may hold secrets
 PARAMETERS = ("n", "min", "max", "queue", "workername", "ratelimit", "soft", "hard", "terminate", "signal")
@@ -38,19 +39,19 @@ def write(event: str, **what: Any) -> None:
     logger.info("%s", json.dumps({"event": event, **told}))
 
 
-def change(handler: Any, user: str | None, role: str | None, address: str) -> None:
+def change(handler: Any, user: str | None, role: str | None, address: str, via: str | None = None) -> None:
     """A request that would change something, after it was answered."""
     target = handler.path_args[-1] if handler.path_args else None
-    action = handler.request.path.removeprefix("/" + (handler.application.options.url_prefix or "").strip("/")).strip(
-        "/"
-    )
+    prefix = (handler.application.options.url_prefix or "").strip("/")
+    action = unquote(handler.request.path).removeprefix(f"/{prefix}").removesuffix(target or "").strip("/")
     parameters = {name: handler.get_argument(name, None) for name in PARAMETERS}
     write(
         "change" if handler.get_status() < 400 else "refused" if handler.get_status() in (401, 403) else "failed",
         user=user,
         role=role,
         address=address,
-        action=action.removesuffix(str(target)).strip("/") if target else action,
+        via=via,
+        action=action,
         target=target,
         parameters={name: value for name, value in parameters.items() if value is not None} or None,
         status=handler.get_status(),

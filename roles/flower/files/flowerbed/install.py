@@ -12,6 +12,7 @@ import importlib
 import ipaddress
 import logging
 import secrets
+import ssl
 import sys
 from typing import Any
 
@@ -85,6 +86,13 @@ def _check_service(settings: Settings, credentials: Credentials) -> None:
         raise SettingsError(
             f"auth {settings.auth!r} needs client_id, redirect_uri, and client_secret in the credentials."
         )
+    if settings.auth == "oidc" and settings.oidc.ca_bundle:
+        try:
+            ssl.create_default_context(cafile=settings.oidc.ca_bundle)
+        except OSError:
+            raise SettingsError(
+                f"oidc.ca_bundle: {settings.oidc.ca_bundle} cannot be read as PEM certificates by this user."
+            ) from None
     if settings.auth == "oidc" and not settings.oidc.issuer.startswith("https://"):
         raise SettingsError("oidc.issuer: it must begin with https://, since it says who people are.")
     if settings.auth == "okta" and not settings.provider.okta_base_url.startswith("https://"):
@@ -95,7 +103,9 @@ def _check_service(settings: Settings, credentials: Credentials) -> None:
 
 def _install(config: dict[str, Any], settings: Settings, credentials: Credentials) -> None:
     from flowerbed import broker, notify, reconnect
+    from flowerbed.web import redacting
 
+    redacting.redact_flower(settings.redact)
     _secret_options(config, credentials)
     _listen(config, settings)
     broker.configure(celery_app(), credentials.celery)
@@ -172,10 +182,10 @@ def _sign_in(config: dict[str, Any], settings: Settings, credentials: Credential
         from flowerbed.web import providers
 
         providers.prepare(config, settings, credentials)
-    application_settings[guard.LOGIN_CLASS] = _imported(handler)
+    application_settings[guard.LOGIN_CLASS] = imported(handler)
 
 
-def _imported(path: str) -> Any:
+def imported(path: str) -> Any:
     """The class at a dotted path; whatever its import does wrong is one sentence."""
     module, _, name = path.rpartition(".")
     try:
