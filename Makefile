@@ -31,7 +31,8 @@ scenario: setup ## one Molecule scenario: make scenario S=default
 lint: venv ## the linters only
 	@$(BIN)/python tests/run.py --lint
 
-bench: setup ## what an unchanged run of the role costs
+bench: setup ## what an unchanged run of the role costs, and what masking costs
+	@$(BIN)/python tests/bench/redact.py
 	@$(BIN)/python tests/bench/bench.py
 
 docs: venv ## write the generated parts of README.md
