@@ -443,9 +443,14 @@ def mask_secrets(value: Any, secrets: Any = ()) -> Any:
 # ---------------------------------------------------------------- users
 
 HASH_SCHEMES = ("bcrypt", "argon2", "sha512_crypt", "pbkdf2_sha256", "scrypt")
+"""Kinds of hash that are made here."""
+READ_SCHEMES = (*HASH_SCHEMES, "sha256_crypt", "apr_md5_crypt")
+"""Kinds of hash that may be given: as SCHEMES in the add-on's auth.py, which must read them."""
 _HASH_FORMATS = re.compile(
     r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}"
     r"|\$6\$(rounds=[0-9]+\$)?[./A-Za-z0-9]{0,16}\$[./A-Za-z0-9]{86}"
+    r"|\$5\$(rounds=[0-9]+\$)?[./A-Za-z0-9]{0,16}\$[./A-Za-z0-9]{43}"
+    r"|\$apr1\$[./A-Za-z0-9]{0,8}\$[./A-Za-z0-9]{22}"
     r"|\$pbkdf2-sha256\$[0-9]+\$[./A-Za-z0-9]*\$[./A-Za-z0-9]{43}"
     r"|\$scrypt\$ln=[0-9]+,r=[0-9]+,p=[0-9]+\$[+/A-Za-z0-9]*\$[+/A-Za-z0-9]+"
     r"|\$argon2(id|i|d)\$(v=[0-9]+\$)?m=[0-9]+,t=[0-9]+,p=[0-9]+\$[+/A-Za-z0-9]+\$[+/A-Za-z0-9]+"
@@ -453,6 +458,7 @@ _HASH_FORMATS = re.compile(
 _MIN_PASSWORD_CHARACTERS = 8
 _MAX_BCRYPT_BYTES = 72
 _RESERVED_NAMES = ("doctor",)  # the add-on's own health check signs in with it
+ROLES = ("viewer", "operator")
 _COMMON = (
     "password|passwort|passwd|pass|secret|admin|administrator|root|guest|user|test|demo|default|example|placeholder"
     "|letmein|welcome|qwerty|qwertz|asdf|flower|celery|redis|rabbitmq|foobar|todo|fixme|none|null"
@@ -537,11 +543,8 @@ def user_problems(
             problems.append(f"{label} has no name: write name as text.")
             continue
         # A name that cannot be right is not shown: it may be "name:password".
-        if ":" in user_name:
-            problems.append(f"{label} has a user name with a ':', which HTTP Basic cannot carry: leave it out.")
-            continue
-        if not user_name.isprintable() or user_name != user_name.strip():
-            problems.append(f"{label} has a user name with a control character or a blank at its end: leave it out.")
+        if wrong := _name_problem(user_name):
+            problems.append(f"{label} has a user name with {wrong}: leave it out.")
             continue
         label = f"{name}: user '{user_name}'"
         if user_name in _RESERVED_NAMES:
@@ -549,8 +552,19 @@ def user_problems(
         if user_name in seen:
             problems.append(f"{label} is there twice: keep one of them.")
         seen.add(user_name)
+        if user.get("role", ROLES[1]) not in ROLES:
+            problems.append(f"{label} has a role that does not exist: write {' or '.join(ROLES)}, or leave it out.")
         problems += _user_secret_problems(user, label, broker_passwords - {""}, allow_weak, scheme)
     return problems
+
+
+def _name_problem(name: str) -> str | None:
+    """What a user name holds that it must not."""
+    if ":" in name:
+        return "a ':', which HTTP Basic cannot carry"
+    if not name.isprintable() or name != name.strip():
+        return "a control character or a blank at its end"
+    return None
 
 
 def _user_secret_problems(
@@ -562,7 +576,7 @@ def _user_secret_problems(
     if password_hash is not None:
         if isinstance(password_hash, str) and _HASH_FORMATS.fullmatch(password_hash):
             return []
-        return [f"{label} has a password_hash that is not one of {', '.join(HASH_SCHEMES)}: see its documentation."]
+        return [f"{label} has a password_hash that is not one of {', '.join(READ_SCHEMES)}: see its documentation."]
     if password is None:
         return [f"{label} has no password: write password or password_hash."]
     if not isinstance(password, str):
@@ -609,7 +623,7 @@ def _still_matches(password: str, stored: Any) -> bool:
     if not isinstance(stored, str) or not _HASH_FORMATS.fullmatch(stored):
         return False
     hashers = _hashers()
-    for scheme in HASH_SCHEMES:
+    for scheme in READ_SCHEMES:
         handler = getattr(hashers, scheme)
         try:
             if handler.identify(stored):
@@ -625,9 +639,10 @@ def hashed_users(
     scheme: str = "bcrypt",
     rounds: int | None = None,
 ) -> list[dict[str, str]]:
-    """Users as [{name, hash}] in the order given. An existing hash that still matches is kept byte for byte.
+    """Users as [{name, hash, role}] in the order given. An existing hash that still matches is kept byte for byte.
 
-    users: [{name, password} | {name, password_hash}]; existing: what this filter returned last time.
+    users: [{name, password | password_hash, role: viewer | operator (default)}].
+    existing: what this filter returned last time.
     rounds: the cost (bcrypt: its logarithm); None is passlib's default.
     """
     if scheme not in HASH_SCHEMES:
@@ -645,8 +660,9 @@ def hashed_users(
         if not isinstance(user, Mapping) or not user.get("name"):
             raise AnsibleFilterError(f"{what} has no name.")
         name = plain_text(user["name"], what)
+        role = _role(user.get("role", ROLES[1]), what)
         if (given := _part(user, "password_hash")) is not None:
-            hashed.append({"name": name, "hash": plain_text(given, what)})
+            hashed.append({"name": name, "hash": plain_text(given, what), "role": role})
             continue
         if _part(user, "password") is None:
             raise AnsibleFilterError(f"{what} has neither password nor password_hash.")
@@ -656,7 +672,7 @@ def hashed_users(
         kept = stored.get(name)
         if not _still_matches(password, kept):
             kept = _hash(hasher, password, scheme, what)
-        hashed.append({"name": name, "hash": plain_text(kept, what)})
+        hashed.append({"name": name, "hash": plain_text(kept, what), "role": role})
     return hashed
 
 
@@ -674,6 +690,85 @@ def _hash(hasher: Any, password: str, scheme: str, what: str) -> str:
         ) from None
 
 
+def _role(value: Any, what: str) -> str:
+    """One of ROLES, without Ansible's tags; anything else is an AnsibleFilterError."""
+    if value not in ROLES:
+        raise AnsibleFilterError(f"{what}: role must be {' or '.join(ROLES)}.")
+    return plain_text(value, what)
+
+
+# ---------------------------------------------------------------- htpasswd files
+
+_BETTER_LINE = "make the line anew with `htpasswd -nB -C 12 NAME`"
+_NO_GOOD_HASHES = (
+    (r"\{S?SHA\}.*", "a SHA-1 hash, which is guessed billions of times a second"),
+    (r"[./A-Za-z0-9]{13}", "a hash of the old crypt(), or a plain password: both are read too easily"),
+    (r"\$y\$.*", "a yescrypt hash, which the sign-in cannot read"),
+    (r"\$1\$.*", "an MD5 hash, which is guessed too fast"),
+    (r"(\$|!|\*).*", "a hash of a kind that the sign-in cannot read, or a damaged one"),
+    (r".*", "a password as plain text"),
+)
+
+
+def _htpasswd_lines(text: Any) -> list[tuple[int, str, str]]:
+    """Number, name and hash of each line with a user; without a ':' the name is empty and the hash the whole line."""
+    found = []
+    for number, line in enumerate(plain_text(text, "htpasswd").lstrip("\ufeff").splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, colon, rest = line.partition(":")
+        # a third field is a comment, as nginx has it
+        found.append((number, name, rest.partition(":")[0].strip()) if colon else (number, "", line))
+    return found
+
+
+def htpasswd_problems(text: Any, name: str = "flower_htpasswd") -> list[str]:
+    """What is wrong with the content of an htpasswd file, as sentences with line numbers and neither names nor hashes.
+
+    An empty text is no problem: there is no such file. Accepted are bcrypt, SHA-512, SHA-256, apr1 and argon2.
+    """
+    if text is None or text == "":
+        return []
+    if not isinstance(text, str) and type(text).__name__ != "AnsibleVaultEncryptedUnicode":
+        return [f"{name} must be the text of an htpasswd file: it is {_kind(text)}."]
+    lines = _htpasswd_lines(text)
+    if not lines:
+        return [f"{name} holds no user: give lines of the form NAME:HASH; {_BETTER_LINE}."]
+    problems = []
+    first_line: dict[str, int] = {}
+    for number, user, stored in lines:
+        label = f"{name}: line {number}"
+        if not user:
+            problems.append(f"{label} is not of the form NAME:HASH: {_BETTER_LINE}.")
+            continue
+        if wrong := _name_problem(user):
+            problems.append(f"{label} has a user name with {wrong}: leave it out.")
+        elif user in _RESERVED_NAMES:
+            problems.append(f"{label} has a user name that is reserved for the health check: choose another name.")
+        elif user in first_line:
+            problems.append(f"{label} has the same user name as line {first_line[user]}: keep one of them.")
+        first_line.setdefault(user, number)
+        if not stored:
+            problems.append(f"{label} has no password hash: {_BETTER_LINE}.")
+        elif not _HASH_FORMATS.fullmatch(stored):
+            kind = next(words for pattern, words in _NO_GOOD_HASHES if re.fullmatch(pattern, stored))
+            problems.append(f"{label} has {kind}: {_BETTER_LINE}.")
+    return problems
+
+
+def htpasswd_users(text: Any, role: str = "viewer") -> list[dict[str, str]]:
+    """The users of an htpasswd file as [{name, password_hash, role}], for flower_users or hashed_users().
+
+    Raises AnsibleFilterError with the first of htpasswd_problems().
+    """
+    if problems := htpasswd_problems(text, "htpasswd_users"):
+        raise AnsibleFilterError(problems[0])
+    role = _role(role, "htpasswd_users")
+    lines = _htpasswd_lines(text) if text else []
+    return [{"name": name, "password_hash": stored, "role": role} for _, name, stored in lines]
+
+
 class FilterModule:
     """Names of the filters for Ansible."""
 
@@ -685,6 +780,8 @@ class FilterModule:
             "broker_url_parts": broker_url_parts,
             "broker_url_problems": broker_url_problems,
             "hashed_users": hashed_users,
+            "htpasswd_problems": htpasswd_problems,
+            "htpasswd_users": htpasswd_users,
             "mask_secrets": mask_secrets,
             "nginx_quote": nginx_quote,
             "python_literal": python_literal,

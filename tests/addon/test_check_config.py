@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import flower
 import pytest
 from addon_support import FILES, INSTALL
-from passlib.hash import bcrypt
 
 from flowerbed import install
 from flowerbed.options import config_problem
@@ -74,14 +72,6 @@ def test_the_command_says_it_and_gives_1(tmp_path: Path) -> None:
     path.write_text(f"max_taskz = 5\n{INSTALL}")
     sentence = f"flowerconfig.py: max_taskz is not an option of Flower {flower.__version__}: did you mean max_tasks?\n"
     assert check(path) == (1, sentence)
-
-
-def test_hash() -> None:
-    password = secrets.token_urlsafe(12)
-    command = [sys.executable, "-m", "flowerbed", "hash"]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FILES), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, env=environment, input=password, capture_output=True, text=True, check=True)
-    assert bcrypt.verify(password, done.stdout.strip())
 
 
 def test_without_the_add_on(tmp_path: Path) -> None:

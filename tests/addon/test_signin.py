@@ -157,6 +157,19 @@ def test_the_form_signs_in(site: Site) -> None:
     assert (again.status, again.headers["Location"]) == (302, "/")
 
 
+def test_a_session_expires(flower_process: Callable[..., Flower], redis_server: Redis) -> None:
+    password = secrets.token_urlsafe(12)
+    users = [{"name": "alice", "hash": sha512_crypt.using(rounds=1000).hash(password)}]
+    credentials = {"cookie_secret": secrets.token_hex(32), "users": users, "celery": {"broker_url": redis_server.url}}
+    flower = flower_process({"secure_cookies": False, "session_seconds": 2}, credentials)
+    answer = flower.sign_in("alice", password)
+    assert "Max-Age=2" in (answer.cookie("user") or "")
+    cookies = {"user": answer.cookie_value("user")}
+    assert flower.request("GET", "/api/workers", cookies=cookies).status == 200
+    # a client that keeps the cookie for longer than it was told
+    wait_for(lambda: flower.request("GET", "/api/workers", cookies=cookies).status == 401, "the end of the session")
+
+
 @pytest.mark.parametrize(
     "target", ["//evil.test/", "https://evil.test/", "/\\evil.test", "/\t/evil.test", "", "tasks", "/login?next=/"]
 )

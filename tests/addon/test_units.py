@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import secrets
@@ -15,14 +16,27 @@ from typing import Any
 import pytest
 from addon_support import Redis
 from celery import Celery
-from passlib.hash import bcrypt, pbkdf2_sha256, scrypt, sha512_crypt
+from passlib.hash import apr_md5_crypt, bcrypt, pbkdf2_sha256, scrypt, sha256_crypt, sha512_crypt
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flowerbed import broker
-from flowerbed.auth import DOCTOR, SignIn, session_cookie, session_person, user_cookie, verify
+from flowerbed.auth import (
+    DEVICE_DAYS,
+    DOCTOR,
+    MAX_WAITING,
+    Lane,
+    SignIn,
+    device_cookie,
+    device_cookie_name,
+    device_number,
+    session_cookie,
+    session_person,
+    user_cookie,
+    verify,
+)
 from flowerbed.identity import Doctor
 from flowerbed.settings import Credentials, Settings, SettingsError, User, load, load_credentials
-from flowerbed.throttle import MAX_COUNTS, Throttle, network
+from flowerbed.throttle import DRAWERS, KNOWN_SECONDS, MAX_COUNTS, MAX_KNOWN, Client, Throttle, network
 from flowerbed.web.guard import basic_pair
 from flowerbed.web.login import is_own_path
 
@@ -39,55 +53,132 @@ def clock() -> Clock:
     return Clock()
 
 
-def fail(throttle: Throttle, name: str, address: str, times: int = 1) -> None:
-    for _ in range(times):
-        throttle.begin(name, address)
+def stranger(throttle: Throttle, name: str, address: str) -> Client:
+    client = throttle.client(name, address)
+    assert not client.known
+    return client
 
 
 class TestThrottle:
     def test_locks_a_pair_until_the_oldest_failure_is_out_of_the_window(self, clock: Clock) -> None:
         throttle = Throttle(3, 60, clock)
+        pair = stranger(throttle, "a", "192.0.2.1")
         for _ in range(3):
-            assert throttle.pair_wait("a", "192.0.2.1") == 0
-            throttle.begin("a", "192.0.2.1")
+            assert throttle.wait(pair) == 0
+            throttle.begin(pair)
             clock.now += 10
-        assert throttle.pair_wait("a", "192.0.2.1") == 30
-        assert throttle.pair_wait("a", "192.0.2.2") == 0
-        assert throttle.pair_wait("b", "192.0.2.1") == 0
+        assert throttle.wait(pair) == throttle.own_wait(pair) == 30
+        assert throttle.wait(stranger(throttle, "a", "192.0.2.2")) == 0
+        assert throttle.wait(stranger(throttle, "b", "192.0.2.1")) == 0
         clock.now += 30
-        assert throttle.pair_wait("a", "192.0.2.1") == 0
+        assert throttle.wait(pair) == 0
 
     def test_locks_an_address_that_tries_many_names(self, clock: Clock) -> None:
         throttle = Throttle(3, 60, clock)
         for number in range(12):
-            assert throttle.address_wait("192.0.2.1") == 0
-            throttle.begin(f"user{number}", "192.0.2.1")
-        assert throttle.address_wait("192.0.2.1") == 60
-        assert throttle.address_wait("192.0.2.2") == 0
+            client = stranger(throttle, f"user{number}", "192.0.2.1")
+            assert throttle.wait(client) == 0
+            throttle.begin(client)
+        another = stranger(throttle, "another", "192.0.2.1")
+        assert (throttle.wait(another), throttle.own_wait(another)) == (60, 0)
+        assert throttle.wait(stranger(throttle, "another", "192.0.2.2")) == 0
 
-    def test_a_success_clears_the_pair_but_not_the_address(self, clock: Clock) -> None:
+    def test_locks_a_name_that_many_addresses_try_until_the_window_slides(self, clock: Clock) -> None:
+        throttle = Throttle(3, 60, clock)
+        allowed = 0
+        for number in range(200):
+            client = stranger(throttle, "a", f"192.0.2.{number}")
+            if not throttle.wait(client):
+                throttle.begin(client)
+                allowed += 1
+        assert allowed == 12
+        elsewhere = stranger(throttle, "a", "198.51.100.1")
+        assert (throttle.wait(elsewhere), throttle.own_wait(elsewhere)) == (60, 0)
+        assert throttle.wait(stranger(throttle, "b", "198.51.100.1")) == 0
+        clock.now += 60
+        assert throttle.wait(elsewhere) == 0
+
+    def test_a_known_address_and_a_known_device_are_not_locked_with_the_name(self, clock: Clock) -> None:
+        throttle = Throttle(3, 60, clock)
+        script = throttle.client("a", "198.51.100.1")
+        throttle.succeeded(script, throttle.begin(script))
+        for number in range(12):
+            throttle.begin(stranger(throttle, "a", f"192.0.2.{number}"))
+        # for this name only
+        assert throttle.client("a", "198.51.100.1").known and not throttle.client("b", "198.51.100.1").known
+        assert throttle.wait(throttle.client("a", "198.51.100.1")) == 0
+        assert throttle.wait(throttle.client("a", "192.0.2.1", "device")) == 0
+        assert throttle.wait(stranger(throttle, "a", "192.0.2.1")) == 60
+
+    def test_known_clients_have_a_limit_of_their_own_and_do_not_close_the_name(self, clock: Clock) -> None:
+        throttle = Throttle(3, 60, clock)
+        script = throttle.client("a", "198.51.100.1")
+        throttle.succeeded(script, throttle.begin(script))
+        device, script = throttle.client("a", "192.0.2.1", "device"), throttle.client("a", "198.51.100.1")
+        for client in (device, script):
+            for _ in range(3):
+                assert throttle.wait(client) == 0
+                throttle.begin(client)
+            assert throttle.wait(client) == 60
+        assert throttle.wait(throttle.client("a", "192.0.2.1", "another device")) == 0
+        assert throttle.wait(stranger(throttle, "a", "192.0.2.1")) == 0
+
+    def test_a_device_is_not_locked_by_its_neighbours_at_the_same_address(self, clock: Clock) -> None:
+        throttle = Throttle(3, 60, clock)
+        for number in range(20):
+            throttle.begin(throttle.client(("a", "b", "c")[number % 3], "192.0.2.1"))
+        assert throttle.wait(throttle.client("a", "192.0.2.1")) == 60
+        assert throttle.wait(throttle.client("a", "192.0.2.1", "device")) == 0
+
+    def test_an_address_is_known_for_a_week(self, clock: Clock) -> None:
+        throttle = Throttle(3, 60, clock)
+        client = throttle.client("a", "192.0.2.1")
+        throttle.succeeded(client, throttle.begin(client))
+        clock.now += KNOWN_SECONDS - 1
+        assert throttle.client("a", "192.0.2.1").known
+        clock.now += 1
+        assert not throttle.client("a", "192.0.2.1").known
+
+    def test_names_that_exist_and_others_are_counted_alike(self, clock: Clock) -> None:
+        # the throttle is not even told which names there are; a name of any length and kind has its count
+        throttle = Throttle(1, 60, clock)
+        for name in ("", "alice", "\ud800", "x" * 256):
+            for number in range(4):
+                assert throttle.wait(stranger(throttle, name, f"192.0.2.{number}")) == 0
+                throttle.begin(stranger(throttle, name, f"192.0.2.{number}"))
+            assert throttle.wait(stranger(throttle, name, "198.51.100.1")) == 60
+            clock.now += 60
+
+    def test_a_success_clears_its_own_count_only(self, clock: Clock) -> None:
         throttle = Throttle(2, 60, clock)
+        guessed, own = throttle.client("guessed", "192.0.2.1"), throttle.client("own", "192.0.2.1")
         for _ in range(7):
-            throttle.begin("guessed", "192.0.2.1")
+            throttle.begin(guessed)
             clock.now += 0.1
-            throttle.succeeded("own", "192.0.2.1", throttle.begin("own", "192.0.2.1"))
-        throttle.begin("guessed", "192.0.2.1")
-        assert throttle.pair_wait("own", "192.0.2.1") == 0
-        assert throttle.address_wait("192.0.2.1") > 0
+            throttle.succeeded(own, throttle.begin(own))
+        throttle.begin(guessed)
+        assert throttle.own_wait(own) == 0
+        assert throttle.wait(own) > 0
+        # nor does it open the name for others
+        assert throttle.wait(stranger(throttle, "guessed", "192.0.2.2")) > 0
 
     def test_delays_grow_to_a_limit(self, clock: Clock) -> None:
         throttle = Throttle(100, 60, clock)
         delays = []
         for _ in range(7):
-            throttle.begin("a", "192.0.2.1")
-            delays.append(throttle.delay("a", "192.0.2.1"))
+            throttle.begin(throttle.client("a", "192.0.2.1"))
+            delays.append(throttle.delay(throttle.client("a", "192.0.2.1")))
         assert delays == [0.25, 0.5, 1, 2, 4, 4, 4]
 
     def test_memory_is_bounded(self, clock: Clock) -> None:
         throttle = Throttle(5, 60, clock)
         for number in range(MAX_COUNTS + 500):
-            throttle.begin(f"u{number}", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+            client = throttle.client(f"u{number}", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+            throttle.begin(client)
+            throttle.succeeded(throttle.client("a", client.network), 0.0)
         assert len(throttle._pairs) == len(throttle._addresses) == MAX_COUNTS
+        assert len(throttle._names) <= DRAWERS
+        assert len(throttle._known["a"]) == MAX_KNOWN
 
     def test_what_one_client_is(self) -> None:
         assert network("2001:db8::1") == network("2001:db8::ffff") != network("2001:db8:0:1::1")
@@ -103,6 +194,8 @@ class TestPasswords:
             sha512_crypt.using(rounds=5000),
             pbkdf2_sha256.using(rounds=9),
             scrypt.using(rounds=8),
+            sha256_crypt.using(rounds=5000),
+            apr_md5_crypt,
         ],
     )
     def test_schemes(self, scheme: Any) -> None:
@@ -179,6 +272,119 @@ class TestSessions:
             session_cookie(self.settings, Credentials(), DOCTOR)
 
 
+class TestDevices:
+    credentials = Credentials(secrets.token_hex(32), (User("alice", "$5$one"), User("bob", "$5$one")))
+
+    def test_each_sign_in_makes_another_number(self) -> None:
+        first, second = (device_cookie(self.credentials, "alice") for _ in range(2))
+        numbers = {device_number(self.credentials, "alice", cookie) for cookie in (first, second)}
+        assert len(numbers) == 2 and "" not in numbers
+
+    def test_it_is_of_one_user_and_does_not_say_of_whom(self) -> None:
+        cookie = device_cookie(self.credentials, "alice")
+        assert device_number(self.credentials, "bob", cookie) == ""
+        assert device_number(self.credentials, "nobody", cookie) == ""
+        names = {device_cookie_name(self.credentials, name) for name in ("alice", "bob")}
+        assert len(names) == 2 and not any("alice" in text for text in (cookie, *names))
+
+    def test_a_new_password_ends_it(self) -> None:
+        cookie = device_cookie(self.credentials, "alice")
+        changed = dataclasses.replace(self.credentials, users=(User("alice", "$5$other"),))
+        removed = dataclasses.replace(self.credentials, users=())
+        assert device_number(changed, "alice", cookie) == device_number(removed, "alice", cookie) == ""
+
+    def test_it_expires(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cookie = device_cookie(self.credentials, "alice")
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + DEVICE_DAYS * 86400 - 60)
+        assert device_number(self.credentials, "alice", cookie)
+        monkeypatch.setattr(time, "time", lambda: now + DEVICE_DAYS * 86400 + 60)
+        assert device_number(self.credentials, "alice", cookie) == ""
+
+    def test_a_forged_one_and_a_session_are_none(self) -> None:
+        cookie = device_cookie(self.credentials, "alice")
+        forged = cookie[:-1] + ("0" if cookie[-1] != "0" else "1")
+        for value in ("", forged, "x" * 40, "2|1:0|", user_cookie(self.credentials, "alice")):
+            assert device_number(self.credentials, "alice", value) == ""
+        # and it is no session
+        assert session_person(Settings(), self.credentials, cookie) is None
+
+
+class TestLanes:
+    word = secrets.token_urlsafe(12)
+    users = (User("alice", bcrypt.using(rounds=9).hash(word)),)
+
+    def hashing(self, lane: Lane, passwords: list[str]) -> tuple[float, float]:
+        """Wall time and this process's own time for these passwords, all asked for at once."""
+
+        async def check() -> None:
+            for _ in passwords:
+                lane.take_place()
+            found = await asyncio.gather(*(lane.verify(self.users, "alice", password) for password in passwords))
+            assert found == [password == self.word for password in passwords]
+
+        began = time.monotonic(), time.process_time()
+        asyncio.run(check())
+        return time.monotonic() - began[0], time.process_time() - began[1]
+
+    def test_wrong_passwords_of_strangers_take_half_a_processor_at_most(self) -> None:
+        verify(self.users, "alice", "loads the libraries")
+        wall, own = self.hashing(Lane("strangers", rests=True), ["no"] * 8)
+        # the last pause is not waited for
+        assert own / wall < 0.65
+
+    def test_right_ones_and_known_clients_do_not_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # what is asked of sleep() and not what the clock says: a busy machine makes everything take longer
+        sleep, rests = time.sleep, [0.0]
+
+        def counted(seconds: float) -> None:
+            rests.append(seconds)
+            sleep(seconds)
+
+        monkeypatch.setattr(time, "sleep", counted)
+        self.hashing(Lane("strangers", rests=True), [self.word] * 4)
+        self.hashing(Lane("known", rests=False), ["no"] * 4)
+        assert max(rests) == 0
+        self.hashing(Lane("strangers", rests=True), ["no"] * 4)
+        assert sum(seconds > 0.001 for seconds in rests) == 3
+
+    def test_too_many_strangers_are_told_at_once_and_known_clients_get_through(self) -> None:
+        credentials = Credentials(secrets.token_hex(32), self.users)
+        sign_in = SignIn(Settings(login_attempts=1000), credentials)
+        cookie = device_cookie(credentials, "alice")
+
+        async def attempts() -> None:
+            flood = [
+                asyncio.ensure_future(sign_in.attempt("alice", "no", f"192.0.2.{number}"))
+                for number in range(3 * MAX_WAITING)
+            ]
+            await asyncio.sleep(0)
+            refused = [task.result() for task in flood if task.done()]
+            assert len(refused) == 2 * MAX_WAITING
+            assert {answer.status for answer in refused} == {503} and refused[0].retry_after > 0
+            began = time.monotonic()
+            assert (await sign_in.attempt("alice", self.word, "198.51.100.1", cookie)).status == 200
+            assert (await sign_in.attempt("alice", self.word, "198.51.100.1")).status == 200
+            assert time.monotonic() - began < 1
+            assert sum(not task.done() for task in flood) > MAX_WAITING / 2
+            for task in flood:
+                task.cancel()
+
+        asyncio.run(attempts())
+
+    def test_nothing_is_left_of_attempts_that_are_over(self) -> None:
+        sign_in = SignIn(Settings(), Credentials(secrets.token_hex(32), self.users))
+
+        async def attempts() -> None:
+            answers = await asyncio.gather(
+                *(sign_in.attempt("alice", "no", f"192.0.2.{number}") for number in range(4))
+            )
+            assert [answer.status for answer in answers] == [401] * 4
+
+        asyncio.run(attempts())
+        assert not sign_in._running and not sign_in._strangers._in_progress and not sign_in._strangers._waiting
+
+
 def test_what_is_remembered_holds_no_password() -> None:
     sign_in = SignIn(Settings(), Credentials("x", (User("alice", "$5$x"),)))
     key = sign_in._digest("alice", "word", "192.0.2.1")
@@ -221,7 +427,10 @@ class TestSettings:
             ({"port": True}, "port must be int, not bool."),
             ({"url": 3}, "url must be str or null, not int."),
             ({"port": 70000}, "port must be from 1 to 65535."),
-            ({"auth": "open"}, "auth must be one of password, google, github, gitlab, okta, custom, oidc, header, none, flower."),
+            (
+                {"auth": "open"},
+                "auth must be one of password, google, github, gitlab, okta, custom, oidc, header, none, flower.",
+            ),
             ({"login_attempts": 0}, "login_attempts must be 1 or more."),
             ([], "must hold a JSON object."),
             ("{", "is not JSON: line 1, column 2."),

@@ -43,7 +43,7 @@ def test_the_hash_of_another_user_is_not_taken() -> None:
 
 
 def test_a_stored_hash_of_another_scheme_is_kept_while_it_fits() -> None:
-    stored = [{"name": "alice", "hash": sha512_crypt.using(rounds=1000).hash("some password")}]
+    stored = [{"name": "alice", "hash": sha512_crypt.using(rounds=1000).hash("some password"), "role": "operator"}]
     assert hashed_users([{"name": "alice", "password": "some password"}], stored, rounds=4) == stored
 
 
@@ -56,7 +56,17 @@ def test_a_damaged_stored_hash_is_replaced(damaged: Any) -> None:
 
 def test_a_given_hash_is_passed_through() -> None:
     given_hash = bcrypt.using(rounds=4).hash("x")
-    assert hashed_users([{"name": "bob", "password_hash": given_hash}]) == [{"name": "bob", "hash": given_hash}]
+    expected = [{"name": "bob", "hash": given_hash, "role": "operator"}]
+    assert hashed_users([{"name": "bob", "password_hash": given_hash}]) == expected
+
+
+def test_the_role_comes_along_and_does_not_touch_the_hash() -> None:
+    user = {"name": "alice", "password": "some password"}
+    first = hashed_users([user], rounds=4)
+    assert first[0]["role"] == "operator"
+    assert hashed_users([{**user, "role": "viewer"}], first, rounds=4) == [{**first[0], "role": "viewer"}]
+    # as an older version of the role stored them
+    assert hashed_users([user], [{"name": "alice", "hash": first[0]["hash"]}], rounds=4) == first
 
 
 def test_the_order_is_that_of_the_users() -> None:
@@ -82,6 +92,8 @@ def test_another_scheme_can_be_chosen() -> None:
         {"name": "a"},
         {"name": "a", "password": "hush" * 19},
         {"name": "a", "password": "hush\0"},
+        {"name": "a", "password": "hush-hush", "role": "admin"},
+        {"name": "a", "password": "hush-hush", "role": ["viewer"]},
     ],
 )
 def test_a_user_that_cannot_be_hashed_is_refused_without_the_password(user: dict[str, str]) -> None:
@@ -116,6 +128,7 @@ GOOD = {"name": "alice", "password": "Blau-7-Segel"}
 
 def test_a_good_user_is_no_problem() -> None:
     assert user_problems([GOOD, {"name": "bob", "password_hash": bcrypt.using(rounds=4).hash("x")}]) == []
+    assert user_problems([{**GOOD, "role": role, "name": role} for role in ("viewer", "operator")]) == []
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in HASH_SCHEMES if scheme != "argon2"])
@@ -141,6 +154,9 @@ def test_every_scheme_that_hashes_is_known_as_a_password_hash(scheme: str) -> No
         ([{"name": "alice", "password": ""}], "user 'alice' has no password"),
         ([{**GOOD, "password_hash": "$2b$hush"}], "has both password and password_hash"),
         ([{"name": "alice", "password_hash": "hush-hush-7"}], "has a password_hash that is not one of bcrypt"),
+        ([{**GOOD, "role": "admin"}], "user 'alice' has a role that does not exist: write viewer or operator"),
+        ([{**GOOD, "role": None}], "user 'alice' has a role that does not exist"),
+        ([{**GOOD, "role": {"hush": 1}}], "user 'alice' has a role that does not exist"),
         ([{"name": "alice", "password": 12345678}], "is a number and not text: put it in quotes"),
         ([{"name": "alice", "password": "hush-hush-\n"}], "with a line break or a control character"),
         ([{"name": "alice", "password": "hush-hush" * 9}], "more than 72 bytes"),

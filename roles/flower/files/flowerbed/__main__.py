@@ -1,10 +1,13 @@
-"""`python -m flowerbed`: run, check-config, doctor, hash."""
+"""`python -m flowerbed`: run, check-config, doctor, user hash."""
 
 # ruff: noqa: PLC0415  # late imports: Flower and Celery act when imported, and not every command needs them
 from __future__ import annotations
 
 import argparse
 import sys
+
+from flowerbed.identity import OPERATOR, ROLES
+from flowerbed.users import SCHEMES, hash_command
 
 
 def main(argv: list[str]) -> int:
@@ -18,8 +21,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "check-config":
         return _check_config(arguments.flowerconfig)
-    if arguments.command == "hash":
-        return _hash()
+    if arguments.command == "user":
+        return hash_command(arguments.name, arguments.role, arguments.scheme)
     return _run(None if arguments.broker_env else arguments.settings)
 
 
@@ -33,7 +36,13 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", help="check a flowerconfig.py before Flower reads it")
     check.add_argument("--settings", metavar="FILE", help="accepted for symmetry; nothing in it is needed")
     check.add_argument("flowerconfig", metavar="FLOWERCONFIG")
-    commands.add_parser("hash", help="hash a password, read from the terminal or standard input")
+    user = commands.add_parser("user", help="make an entry for flower_users")
+    hashing = user.add_subparsers(dest="action", required=True).add_parser(
+        "hash", help="hash a password, read from the terminal or standard input, and print the entry"
+    )
+    hashing.add_argument("name", nargs="?", metavar="NAME", help="the user's name; asked for on a terminal")
+    hashing.add_argument("--role", choices=ROLES, default=OPERATOR, help="what they may do (default: %(default)s)")
+    hashing.add_argument("--scheme", choices=SCHEMES, default=SCHEMES[0], help="kind of hash (default: %(default)s)")
     commands.add_parser("doctor", help="ask a Flower whether it is well (doctor --help)", add_help=False)
     return parser
 
@@ -56,19 +65,6 @@ def _check_config(path: str) -> int:
     if problem := config_problem(path):
         print(problem, file=sys.stderr)
         return 1
-    return 0
-
-
-def _hash() -> int:
-    import getpass
-
-    from passlib.hash import bcrypt
-
-    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
-    if not password or len(password.encode()) > 72 or "\0" in password:
-        print("flowerbed: the password must have 1 to 72 bytes and no NUL.", file=sys.stderr)
-        return 1
-    print(bcrypt.using(rounds=12).hash(password))
     return 0
 
 

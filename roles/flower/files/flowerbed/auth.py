@@ -20,8 +20,9 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -30,15 +31,22 @@ from tornado.web import create_signed_value, decode_signed_value
 
 from flowerbed.identity import VIEWER, Doctor, Person, Profile, role_of, without_the_rest
 from flowerbed.settings import Credentials, Settings, SettingsError, User, rules
-from flowerbed.throttle import Throttle
+from flowerbed.throttle import Client, Throttle
 
 COOKIE = "user"
 DOCTOR = "doctor"
 #: hashes that `verify` reads; argon2 only where its library is installed
-SCHEMES = ("bcrypt", "argon2", "sha512_crypt", "sha256_crypt", "pbkdf2_sha256", "pbkdf2_sha512", "scrypt")
-MAX_NAME, MAX_PASSWORD = 256, 1024
-#: hashing at the same time, attempts in progress in all and from one address, good passwords remembered
-THREADS, MAX_IN_PROGRESS, MAX_FROM_ADDRESS, MAX_CACHED = 2, 200, 20, 1024
+SCHEMES = (
+    "bcrypt", "argon2", "sha512_crypt", "sha256_crypt", "pbkdf2_sha256", "pbkdf2_sha512", "scrypt", "apr_md5_crypt",
+)  # fmt: skip
+MAX_NAME, MAX_PASSWORD, MAX_CACHED = 256, 1024, 1024
+#: of one lane: attempts in progress (those whose answer is held back included), of them from one address, and passwords
+#: that wait to be hashed; a waiting one takes half a second at bcrypt's cost 12
+MAX_IN_PROGRESS, MAX_FROM_ADDRESS, MAX_WAITING = 100, 20, 16
+#: how long a browser stays a known device after a good sign-in there
+DEVICE_DAYS = 180
+#: what a client is told to wait when too many are signing in
+BUSY_SECONDS = 5
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +105,34 @@ def user_cookie(credentials: Credentials, name: str) -> str:
     return _signed(credentials, f"u:{_fingerprint(_secret(credentials), 'user', name, user.hash)}:{name}")
 
 
+def device_cookie_name(credentials: Credentials, name: str) -> str:
+    """The name of a user's device cookie: of its own for each user of a browser, and it does not say who they are."""
+    return "flower_device_" + _fingerprint(_secret(credentials), "device name", name)[:12]
+
+
+def device_cookie(credentials: Credentials, name: str) -> str:
+    """The signed value of a new device cookie for a user in the credentials; good for DEVICE_DAYS.
+
+    It lets nobody in: it only says that its browser is known (see throttle.py).  A changed password ends it.
+    """
+    stored = next(user.hash for user in credentials.users if user.name == name)
+    mark = _fingerprint(_secret(credentials), "device", name, stored)
+    value = f"{secrets.token_urlsafe(12)}:{mark}"
+    return create_signed_value(_secret(credentials), device_cookie_name(credentials, name), value).decode("ascii")
+
+
+def device_number(credentials: Credentials, name: str, cookie: str) -> str:
+    """The random number in a user's device cookie; empty when the cookie is no good, too old or not theirs."""
+    stored = next((user.hash for user in credentials.users if user.name == name), None)
+    if stored is None or not cookie:
+        return ""
+    secret, key = _secret(credentials), device_cookie_name(credentials, name)
+    raw = decode_signed_value(secret, key, cookie, max_age_days=DEVICE_DAYS)
+    number, _, mark = (raw or b"").decode("utf-8", "replace").partition(":")
+    expected = _fingerprint(secret, "device", name, stored)
+    return number if hmac.compare_digest(mark.encode(), expected.encode()) else ""
+
+
 def profile_cookie(settings: Settings, credentials: Credentials, profile: Profile) -> str:
     """The signed value of the cookie `user` for somebody from a sign-in service."""
     kept = without_the_rest(rules(settings), profile)
@@ -145,9 +181,69 @@ def _service(settings: Settings, credentials: Credentials) -> str:
     return _fingerprint(_secret(credentials), "service", *parts)
 
 
+class Lane:
+    """Where passwords are hashed, one at a time, and how many attempts are in progress there.
+
+    With `rests` a wrong password is followed by a pause as long as its hashing worked: guessing then costs half a
+    processor at most, and the unit's CPUQuota leaves the rest to pages.  (A lower priority would be better, but
+    the unit's sandbox allows no setpriority.)  Only for the event loop's thread, but for `_hash`.
+    """
+
+    def __init__(self, name: str, rests: bool) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"flowerbed-{name}")
+        self._turn = asyncio.Lock()
+        self._rests = rests
+        self._rest_until = 0.0
+        self._in_progress: dict[str, int] = {}
+        self._waiting = 0
+
+    def is_full(self, network: str) -> bool:
+        """Whether one more attempt from there is one too many."""
+        progress = self._in_progress
+        return progress.get(network, 0) >= MAX_FROM_ADDRESS or sum(progress.values()) >= MAX_IN_PROGRESS
+
+    def has_room(self) -> bool:
+        """Whether one more password may wait to be hashed."""
+        return self._waiting < MAX_WAITING
+
+    def take_place(self) -> None:
+        """Counts a password as waiting until `verify` is through with it; at once, since a task begins later."""
+        self._waiting += 1
+
+    @contextmanager
+    def attempt(self, network: str) -> Iterator[None]:
+        """Counts an attempt as in progress for as long as it lasts."""
+        self._in_progress[network] = self._in_progress.get(network, 0) + 1
+        try:
+            yield
+        finally:
+            self._in_progress[network] -= 1
+            if not self._in_progress[network]:
+                del self._in_progress[network]
+
+    async def verify(self, users: Sequence[User], name: str, password: str) -> bool:
+        """As `verify`, when it is this password's turn; `take_place` comes first."""
+        try:
+            # waiting here and not in the pool, which would work off its queue before the process may end
+            async with self._turn:
+                return await asyncio.get_running_loop().run_in_executor(self._pool, self._hash, users, name, password)
+        finally:
+            self._waiting -= 1
+
+    def _hash(self, users: Sequence[User], name: str, password: str) -> bool:
+        time.sleep(max(self._rest_until - time.monotonic(), 0.0))
+        # this thread's own time, which a busy machine does not stretch
+        began = time.thread_time()
+        fits = verify(users, name, password)
+        rest = time.thread_time() - began if self._rests and not fits else 0.0
+        self._rest_until = time.monotonic() + rest
+        return fits
+
+
 class SignIn:
     """Checks names and passwords off the event loop, remembers good ones for a while and slows bad ones down.
 
+    Known devices and addresses have a lane of their own, which strangers cannot fill.
     Only for the event loop's thread.  What is remembered is an HMAC under a key of this process, never a password, and
     counts for one address only: otherwise a locked-out guesser could try passwords against what others have proved.
     """
@@ -159,52 +255,45 @@ class SignIn:
         self._key = secrets.token_bytes(32)
         self._good: dict[bytes, float] = {}
         self._running: dict[bytes, asyncio.Task[Answer]] = {}
-        self._in_progress: dict[str, int] = {}
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="flowerbed-verify")
+        self._known, self._strangers = Lane("known", rests=False), Lane("strangers", rests=True)
 
-    async def attempt(self, name: str, password: str, address: str) -> Answer:
+    async def attempt(self, name: str, password: str, address: str, device_cookie: str = "") -> Answer:
         """One sign-in; a wrong one takes longer each time, and too many give 429, too many at once 503."""
         name = name[:MAX_NAME]
+        client = self.throttle.client(name, address, device_number(self.credentials, name, device_cookie))
         # the lock comes before the memory, or a locked guesser would still be told when a guess is right
-        if wait := self.throttle.pair_wait(name, address):
+        if wait := self.throttle.own_wait(client):
             return Answer(429, math.ceil(wait))
-        key = self._digest(name, password, address)
+        key = self._digest(name, password, address, client.device)
         if self._good.get(key, 0.0) > time.monotonic():
             return Answer(200)
-        if wait := self.throttle.address_wait(address):
+        if wait := self.throttle.wait(client):
             return Answer(429, math.ceil(wait))
-        here = self._in_progress.get(address, 0)
-        if here >= MAX_FROM_ADDRESS or sum(self._in_progress.values()) >= MAX_IN_PROGRESS:
-            return Answer(503, 2)
-        self._in_progress[address] = here + 1
-        try:
-            # one verification for any number of equal requests: a script's parallel calls are one attempt
-            task = self._running.get(key)
+        lane = self._known if client.known else self._strangers
+        # one verification for any number of equal requests: a script's parallel calls are one attempt
+        task = self._running.get(key)
+        if lane.is_full(client.network) or (task is None and not lane.has_room()):
+            return Answer(503, BUSY_SECONDS)
+        with lane.attempt(client.network):
             if task is None:
                 # counted before anything is awaited, or parallel guesses would all come before the first count
-                began = self.throttle.begin(name, address)
-                task = asyncio.ensure_future(self._check(key, name, password, address, began))
+                began = self.throttle.begin(client)
+                lane.take_place()
+                task = asyncio.ensure_future(self._check(lane, key, client, password, address, began))
                 self._running[key] = task
                 task.add_done_callback(lambda _: self._running.pop(key, None))
             return await asyncio.shield(task)
-        finally:
-            left = self._in_progress[address] - 1
-            if left:
-                self._in_progress[address] = left
-            else:
-                del self._in_progress[address]
 
-    async def _check(self, key: bytes, name: str, password: str, address: str, began: float) -> Answer:
-        loop = asyncio.get_running_loop()
-        if await loop.run_in_executor(self._pool, verify, self.credentials.users, name, password):
-            self.throttle.succeeded(name, address, began)
+    async def _check(self, lane: Lane, key: bytes, client: Client, password: str, address: str, began: float) -> Answer:
+        if await lane.verify(self.credentials.users, client.name, password):
+            self.throttle.succeeded(client, began)
             self._remember(key)
             return Answer(200)
-        locked = self.throttle.pair_wait(name, address) or self.throttle.address_wait(address)
+        locked = self.throttle.wait(client)
         # repr() escapes line breaks and control characters: a name cannot write log lines of its own
         lock = f"; locked for {math.ceil(locked)} s" if locked else ""
-        logger.warning("Sign-in failed for user %r from %s%s", name[:64], address, lock)
-        await asyncio.sleep(self.throttle.delay(name, address))
+        logger.warning("Sign-in failed for user %r from %s%s", client.name[:64], address, lock)
+        await asyncio.sleep(self.throttle.delay(client))
         return Answer(401)
 
     def _remember(self, key: bytes) -> None:

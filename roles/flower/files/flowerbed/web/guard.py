@@ -159,7 +159,8 @@ def write_audit(handler: Any) -> None:
     """Writes down who sent this request."""
     person = handler.current_user
     role = "doctor" if isinstance(person, Doctor) else getattr(person, "role", None)
-    audit.change(handler, None if person is None else str(person), role, client_address(handler.request))
+    via = getattr(person, "via", None)
+    audit.change(handler, None if person is None else str(person), role, client_address(handler.request), via)
 
 
 def sign_in_of(handler: Any) -> SignIn:

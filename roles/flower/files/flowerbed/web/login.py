@@ -9,14 +9,15 @@ from urllib.parse import urlparse
 import tornado.web
 from flower.views import BaseHandler
 
-from flowerbed.auth import COOKIE, SignIn, user_cookie
+from flowerbed import audit
+from flowerbed.auth import COOKIE, DEVICE_DAYS, SignIn, device_cookie, device_cookie_name, user_cookie
 from flowerbed.web import guard
 
 TEMPLATES = str(Path(__file__).with_name("templates"))
 
 
-class _Page(BaseHandler):  # type: ignore[misc]
-    """What both pages share: the way home."""
+class Page(BaseHandler):  # type: ignore[misc]
+    """What pages of signing in and out share: the way home, the way on, and the session's cookie."""
 
     @property
     def sign_in(self) -> SignIn:
@@ -27,8 +28,31 @@ class _Page(BaseHandler):  # type: ignore[misc]
         """Flower's first page."""
         return guard.session_path(self).rstrip("/") + "/"
 
+    def login_path(self) -> str:
+        """The path of the login."""
+        return self.home() + "login"
 
-class LoginHandler(_Page):
+    def next_page(self) -> str:
+        """Where to go after signing in: a path of this Flower, never another site or the login itself."""
+        target = tornado.web.RequestHandler.get_argument(self, "next", "")
+        return target if is_own_path(target) and urlparse(target).path.rstrip("/") != self.login_path() else self.home()
+
+
+def set_session(handler: Any, value: str) -> None:
+    """Sets the session cookie; the browser forgets it when it would no longer be good."""
+    settings = guard.sign_in_of(handler).settings
+    handler.set_cookie(
+        COOKIE,
+        value,
+        path=guard.session_path(handler),
+        max_age=settings.session_seconds,
+        httponly=True,
+        samesite="Lax",
+        secure=settings.secure_cookies,
+    )
+
+
+class LoginHandler(Page):
     """GET shows the form, POST signs in: 302 to `next`, or the form again with 401, 403, 429 or 503."""
 
     def get_template_path(self) -> str:
@@ -58,9 +82,14 @@ class LoginHandler(_Page):
         name = self.get_body_argument("username", "", strip=True)
         # a password is taken as it was typed
         password = self.get_body_argument("password", "", strip=False)
-        answer = await self.sign_in.attempt(name, password, guard.client_address(self.request))
+        address = guard.client_address(self.request)
+        device = self.get_cookie(device_cookie_name(self.sign_in.credentials, name)) or ""
+        answer = await self.sign_in.attempt(name, password, address, device)
         if answer.signed_in:
-            self.start_session(name)
+            set_session(self, user_cookie(self.sign_in.credentials, name))
+            self.know_device(name)
+            role = next(user.role for user in self.sign_in.credentials.users if user.name == name)
+            audit.write("sign-in", user=name, role=role, address=address, via="password")
             self.redirect(self.next_page(), status=303)
         elif answer.status == 401:
             self.show_form(401, "Wrong user name or password.")
@@ -68,17 +97,17 @@ class LoginHandler(_Page):
             self.set_header("Retry-After", str(answer.retry_after))
             self.show_form(answer.status, guard.busy_text(answer.status, answer.retry_after))
 
-    def start_session(self, name: str) -> None:
-        """Sets the session cookie; the browser forgets it when it would no longer be good."""
-        settings = self.sign_in.settings
+    def know_device(self, name: str) -> None:
+        """Sets the cookie by which this browser is known when somebody guesses at this user; only /login sees it."""
+        credentials = self.sign_in.credentials
         self.set_cookie(
-            COOKIE,
-            user_cookie(self.sign_in.credentials, name),
-            path=guard.session_path(self),
-            max_age=settings.session_seconds,
+            device_cookie_name(credentials, name),
+            device_cookie(credentials, name),
+            path=self.login_path(),
+            max_age=DEVICE_DAYS * 86400,
             httponly=True,
-            samesite="Lax",
-            secure=settings.secure_cookies,
+            samesite="Strict",
+            secure=self.sign_in.settings.secure_cookies,
         )
 
     def show_form(self, status: int, error: str = "") -> None:
@@ -90,27 +119,36 @@ class LoginHandler(_Page):
         name = self.get_body_argument("username", "") if self.request.method == "POST" else ""
         self.render("login.html", error=error, name=name, next_page=self.next_page(), instance=instance)
 
-    def next_page(self) -> str:
-        """Where to go after signing in: a path of this Flower, never another site or the login itself."""
-        target = tornado.web.RequestHandler.get_argument(self, "next", "")
-        return target if is_own_path(target) and urlparse(target).path.rstrip("/") != self.login_path() else self.home()
 
-    def login_path(self) -> str:
-        """The path of this page."""
-        return self.home() + "login"
+class LogoutHandler(Page):
+    """Removes the session cookie, and shows Flower's page for it where there is one (2.2), else ours or the login."""
 
-
-class LogoutHandler(_Page):
-    """Removes the session cookie, and shows Flower's page for it where there is one (2.2), else the login."""
-
-    def get(self) -> None:
-        """Signs out in this browser."""
+    async def get(self) -> None:
+        """Signs out in this browser, and at an OpenID Connect provider that offers it."""
+        was_signed_in = self.current_user is not None
         self.clear_cookie(COOKIE, path=guard.session_path(self))
         self.current_user: Any = None
+        # the provider sends the browser back here with a state: then it is done
+        if self.sign_in.settings.auth == "oidc" and was_signed_in and not self.get_query_arguments("state"):
+            # it imports this module, and a library that no other auth needs
+            from flowerbed.web import oidc  # noqa: PLC0415
+
+            if place := await oidc.logout_place(self):
+                self.redirect(place)
+                return
+        if self.sign_in.settings.auth == "header":
+            # the next request would bring the headers again
+            guard.refuse(self, 200, "The proxy before this Flower signs people in and out: sign out there.")
+            return
         if Path(self.get_template_path() or "", "logout.html").exists():
             self.render("logout.html")
+        elif self.sign_in.settings.auth == "password":
+            self.redirect(self.login_path())
         else:
-            self.redirect(self.home() + "login")
+            # a sign-in service may let them in again without a word: that takes a click
+            from flowerbed.web import admission  # noqa: PLC0415 - it imports this module
+
+            admission.show(self, 200, "You have signed out of this Flower.")
 
 
 def is_own_path(target: str) -> bool:
