@@ -147,14 +147,15 @@ def start() -> None:
     with step("Waiting for finished, failed and retried tasks"):
         on_host("systemctl", "restart", "celery-feeder")
         seen = wait_for_tasks()
-    password = json.loads(SECRETS.read_text(encoding="utf-8"))["user_password"]
+    secrets = json.loads(SECRETS.read_text(encoding="utf-8"))
+    password = secrets["user_password"]
     relative = CERTIFICATE.relative_to(ROOT)
     print(f"""
 Flower runs, made in {time.monotonic() - started:.0f} s: {seen}.
 
     {URL}/        (its certificate is self-signed: {relative})
-    user      {USER}
-    password  {password}
+    user      {USER}      password  {password}      may do all that Flower can
+    user      viewer    password  {secrets["viewer_password"]}      may look and change nothing
 
     Test it:  scripts/test-flower.sh https://{USER}:{password}@localhost:{PORT} --cacert {relative}
     Look in:  docker exec -it {NAME} bash

@@ -146,6 +146,16 @@ class Host:
         finally:
             connection.close()
 
+    def post(self, path: str, headers: dict[str, str] | None = None, body: str = "") -> Answer:
+        """Send something to the front door over HTTPS, from outside."""
+        connection = _Connection(self.address, self.server_name, 443, self.tls())
+        try:
+            connection.request("POST", path, body, headers or {})
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read().decode("utf-8", "replace"))
+        finally:
+            connection.close()
+
     def get_plain(self, path: str) -> Answer:
         """Ask port 80, from outside."""
         connection = http.client.HTTPConnection(self.address, 80, timeout=30)

@@ -25,6 +25,7 @@ def make(hostile: bool) -> dict[str, str]:
     return {
         "redis_password": secrets.token_urlsafe(9) + special + secrets.token_urlsafe(9),
         "user_password": secrets.token_urlsafe(9) + special + (LETTERS if hostile else "") + secrets.token_urlsafe(9),
+        "viewer_password": secrets.token_urlsafe(18),
     }
 
 
