@@ -455,6 +455,14 @@ _HASH_FORMATS = re.compile(
     r"|\$scrypt\$ln=[0-9]+,r=[0-9]+,p=[0-9]+\$[+/A-Za-z0-9]*\$[+/A-Za-z0-9]+"
     r"|\$argon2(id|i|d)\$(v=[0-9]+\$)?m=[0-9]+,t=[0-9]+,p=[0-9]+\$[+/A-Za-z0-9]+\$[+/A-Za-z0-9]+"
 )
+# Kinds with a cost in the hash, and the most of it that takes some seconds; a sign-in with more would block all others.
+_COSTS = (
+    (re.compile(r"\$2[aby]\$([0-9]{2})\$.*"), 15),
+    (re.compile(r"\$[56]\$rounds=([0-9]+)\$.*"), 2_000_000),
+    (re.compile(r"\$pbkdf2-sha256\$([0-9]+)\$.*"), 5_000_000),
+    (re.compile(r"\$scrypt\$ln=([0-9]+),.*"), 20),
+    (re.compile(r"\$argon2.*[$,]t=([0-9]+),.*"), 100),
+)
 _MIN_PASSWORD_CHARACTERS = 8
 _MAX_BCRYPT_BYTES = 72
 _RESERVED_NAMES = ("doctor",)  # the add-on's own health check signs in with it
@@ -575,7 +583,7 @@ def _user_secret_problems(
         return [f"{label} has both password and password_hash: keep one of them."]
     if password_hash is not None:
         if isinstance(password_hash, str) and _HASH_FORMATS.fullmatch(password_hash):
-            return []
+            return [f"{label} has a password_hash that {_TOO_DEAR}."] if _too_dear(password_hash) else []
         return [f"{label} has a password_hash that is not one of {', '.join(READ_SCHEMES)}: see its documentation."]
     if password is None:
         return [f"{label} has no password: write password or password_hash."]
@@ -587,6 +595,16 @@ def _user_secret_problems(
     if scheme == "bcrypt" and len(password.encode()) > _MAX_BCRYPT_BYTES:
         return [f"{label} has a password of more than {_MAX_BCRYPT_BYTES} bytes, which bcrypt ignores: shorten it."]
     return [] if allow_weak else _password_problems(password, str(user["name"]), label, broker_passwords)
+
+
+_TOO_DEAR = "takes too long to check, so that nobody else could sign in meanwhile: make one with less cost"
+
+
+def _too_dear(password_hash: str) -> bool:
+    """Whether checking a password against this hash would take many seconds."""
+    return any(
+        (found := pattern.fullmatch(password_hash)) is not None and int(found[1]) > most for pattern, most in _COSTS
+    )
 
 
 _NO_PASSLIB = (
@@ -754,6 +772,8 @@ def htpasswd_problems(text: Any, name: str = "flower_htpasswd") -> list[str]:
         elif not _HASH_FORMATS.fullmatch(stored):
             kind = next(words for pattern, words in _NO_GOOD_HASHES if re.fullmatch(pattern, stored))
             problems.append(f"{label} has {kind}: {_BETTER_LINE}.")
+        elif _too_dear(stored):
+            problems.append(f"{label} has a hash that {_TOO_DEAR}.")
     return problems
 
 

@@ -120,10 +120,10 @@ class TestBehindProxies:
 
     def test_the_clients_address_is_written_down_and_counted(self, host: Host) -> None:
         many = {"X-Forwarded-For": f"{OUTSIDER}, 192.0.2.20"}
-        answers = visit(host, Visit("/login?state=x", PROXY, headers=many, most=12, until=429))
+        answers = visit(host, Visit("/login", PROXY, "POST", headers=many, body="a=b", most=12, until=429))
         assert answers[-1].status == 429
         assert log_lines(host, "192.0.2.20 - - ")
-        assert self.ask(host, PROXY, {"X-Forwarded-For": "192.0.2.21"}, "/login?state=x").status != 429
+        assert self.ask(host, PROXY, {"X-Forwarded-For": "192.0.2.21"}, "/login").status != 429
         # Whoever is no proxy of ours is who connects, whatever it says.
         self.ask(host, STRANGER, {"X-Forwarded-For": "192.0.2.22"})
         assert log_lines(host, f"{STRANGER} - - ")
@@ -179,7 +179,7 @@ class TestProxyProtocol:
 
     def test_the_other_limits_are_those_of_the_variables(self, host: Host) -> None:
         before = self.line("192.0.2.36")
-        answers = visit(host, Visit("/login?code=x", PROXY, before=before, most=20, until=429))
+        answers = visit(host, Visit("/login", PROXY, "POST", body="a=b", before=before, most=20, until=429))
         assert 3 <= len(answers) < 20
         assert answers[-1].headers["Retry-After"] == "1"
         # What the page itself sends, which is less than the default.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets as random
 import subprocess
+from urllib.parse import urlencode
 
-from tests.hosts import USER_NAME, Host, basic, scenario_secrets
+from tests.hosts import USER_NAME, Host, basic, scenario_secrets, wait_for
+from tests.plays import run_play
 
 
 def test_a_wrong_password_is_throttled_and_logged(host: Host) -> None:
@@ -48,3 +51,39 @@ def test_nginx_limits_the_login(host: Host) -> None:
     assert len(limited) >= 5
     assert all("<center>nginx</center>" in page for page in limited), "nginx itself answers, not Flower"
     assert host.get("/login").status == 200, "looking at the page is not limited"
+
+
+def session(host: Host, name: str, password: str) -> dict[str, str]:
+    """Sign in with the form; the cookie as a browser sends it back, empty when nginx wants us to wait."""
+    page = host.get("/login")
+    token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+    assert token
+    form = urlencode({"username": name, "password": password, "_xsrf": token[1]})
+    cookies = [line.split(";")[0] for line in page.headers.get_all("Set-Cookie") or []]
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": "; ".join(cookies)}
+    answer = host.post("/login", headers, form)
+    if answer.status == 429:
+        return {}
+    assert answer.status == 303, answer.text
+    (cookie,) = [line.split(";")[0] for line in answer.headers.get_all("Set-Cookie") or [] if line.startswith("user=")]
+    return {"Cookie": cookie}
+
+
+def test_a_changed_password_ends_that_users_sessions_and_no_others(host: Host) -> None:
+    known = scenario_secrets()
+    passwords = {USER_NAME: known["user_password"], "vera": known["viewer_password"]}
+    # nginx's count of sign-ins is full from the test before, and has room again each six seconds
+    sessions = {
+        name: wait_for(f"a place for {name} in nginx's count", lambda name=name: session(host, name, passwords[name]))
+        for name in passwords
+    }
+    assert [host.get("/api/workers", cookie).status for cookie in sessions.values()] == [200, 200]
+    users = [
+        {"name": USER_NAME, "password": random.token_urlsafe(18)},
+        {"name": "vera", "password": known["viewer_password"], "role": "viewer"},
+    ]
+    run_play("site.yml", {"flower_users": users}).well()
+    assert host.get("/api/workers", sessions[USER_NAME]).status == 401
+    assert host.get("/api/workers", sessions["vera"]).status == 200
+    run_play("site.yml").well()
+    assert host.get("/api/workers", basic(USER_NAME, known["user_password"])).status == 200

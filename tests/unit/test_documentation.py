@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from filter_plugins import credentials, preflight, release
+from filter_plugins import acme, credentials, preflight, release
 
 DOCUMENTS = Path(__file__).resolve().parents[2] / "filter_plugins"
 FILTERS: dict[str, Callable[..., Any]] = {
+    **acme.FilterModule().filters(),
     **credentials.FilterModule().filters(),
     **preflight.FilterModule().filters(),
     **release.FilterModule().filters(),

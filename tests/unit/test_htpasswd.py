@@ -143,3 +143,21 @@ def test_any_text_gives_users_or_sentences_and_no_other_error(text: str) -> None
             htpasswd_users(text)
     elif text:
         assert user_problems(htpasswd_users(text)) == []
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "$2y$31$" + "a" * 53,
+        "$6$rounds=999999999$salt$" + "a" * 86,
+        "$5$rounds=2000001$salt$" + "a" * 43,
+        "$pbkdf2-sha256$5000001$c2FsdA$" + "a" * 43,
+        "$scrypt$ln=21,r=8,p=1$c2FsdA$YWJj",
+        "$argon2id$v=19$m=65536,t=101,p=4$c29tZXNhbHQ$YWJj",
+    ],
+)
+def test_a_hash_that_would_block_everybody_is_refused(stored: str) -> None:
+    assert ["takes too long" in problem for problem in htpasswd_problems(f"alice:{stored}")] == [True]
+    assert ["takes too long" in problem for problem in user_problems([{"name": "a", "password_hash": stored}])] == [
+        True
+    ]

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.hosts import INSTANCE, UNIT, USER_NAME, Host, _Connection, wait_for
+from tests.hosts import INSTANCE, UNIT, USER_NAME, Host, _Connection, host_names, wait_for
+from tests.verify.conftest import known_host
 
 SETTINGS = f"/etc/flower/{INSTANCE}/flowerbed.json"
 KEPT = "/run/flowerbed-guessing.json"
@@ -31,7 +32,7 @@ VISITORS = [f"198.18.2.{number}" for number in range(1, 51)]
 WINDOW, ATTEMPTS, STRANGERS = 15, 5, 20
 RATE, ROUNDS, PAGES = 20, 3, 50
 #: a page under attack may take twice as long as in quiet, and this much (in seconds) is within what a busy machine does
-FLOOR = 0.03
+FLOOR = 0.015
 
 SET_UP = """
 set -e
@@ -207,6 +208,13 @@ def restart(host: Host) -> None:
     wait_for("Flower is well after its restart", well, every=0.5)
 
 
+# One host is enough for what takes minutes.
+@pytest.fixture(params=host_names()[:1] or [""], scope="session")
+def host(request: pytest.FixtureRequest) -> Host:
+    """The first host of the scenario."""
+    return known_host(request.param)
+
+
 @pytest.fixture(scope="module")
 def visit(host: Host, secrets: dict[str, str]) -> Iterator[Visit]:
     """The namespace, a short window, and a user who signed in there before anything happened."""
@@ -246,7 +254,7 @@ def test_a_signed_in_user_is_not_delayed_and_nobody_gets_in(visit: Visit, source
         seen = {int(status): count for status, count in attack.result["seen"].items()}
         rounds.append(f"quiet {quiet * 1000:.0f} ms, attacked {attacked * 1000:.0f} ms, answers {seen}")
         assert not attack.result["errors"], (rounds[-1], attack.result["errors"][:3])
-        assert attack.result["sent"] > 0.8 * RATE * attack.result["seconds"]
+        assert attack.result["sent"] > 0.5 * RATE * attack.result["seconds"]
         assert not attack.result["entered"] and set(seen) <= {401, 429, 503}, rounds[-1]
         if user:
             # so many passwords were looked at, and no more
