@@ -82,7 +82,9 @@ class Door:
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url(f"https://{self.host.server_name}/**")
         # Tornado's signed values end in their signature; what stands before it is no secret (a time, a length).
-        ours = [cookie for cookie in context.cookies() if cookie["domain"] == self.host.server_name]
+        ours = [
+            cookie for cookie in context.cookies() if cookie["domain"] == self.host.server_name and cookie["httpOnly"]
+        ]
         self.cookies.update({cookie["name"]: cookie["value"].rpartition("|")[2] for cookie in ours})
         return page
 
