@@ -22,10 +22,15 @@ class Mistake(NamedTuple):
 
 USER = {"name": "ada", "password": SECRET}
 
-LETSENCRYPT = {"flower_tls": "letsencrypt", "flower_acme_email": "ops@flower.test", "flower_acme_agree_tos": True}
+LETSENCRYPT = {
+    "flower_tls": "letsencrypt",
+    "flower_server_name": "flower.flowerbed-test.org",
+    "flower_acme_email": "ops@flower.test",
+    "flower_acme_agree_tos": True,
+}
 OIDC = {
     "flower_auth": "oidc",
-    # Redis is what answers there.
+    # Redis is what listens there, and waits for more.
     "flower_oidc_issuer": "https://127.0.0.1:6379",
     "flower_oauth2_key": "flower",
     "flower_oauth2_secret": SECRET,
@@ -112,16 +117,18 @@ MISTAKES = {
         {**LETSENCRYPT, "flower_acme_agree_tos": False}, ["flower_acme_agree_tos"]
     ),
     "a name that does not resolve": Mistake(
-        {**LETSENCRYPT, "flower_server_name": "flower.invalid"}, ["flower_server_name", "flower.invalid"]
+        {**LETSENCRYPT, "flower_server_name": "flower.no-such-name-0b7e.org"},
+        ["flower_server_name", "flower.no-such-name-0b7e.org"],
     ),
     "a name that leads to another host": Mistake(
-        {**LETSENCRYPT, "flower_server_name": "elsewhere.test"}, ["flower_server_name", "elsewhere.test", "192.0.2.7"]
+        {**LETSENCRYPT, "flower_server_name": "elsewhere.flowerbed-test.org"},
+        ["flower_server_name", "elsewhere.flowerbed-test.org", "192.0.2.7"],
     ),
     "no client secret": Mistake({**OIDC, "flower_oauth2_secret": ""}, ["flower_oauth2_secret", "client secret"]),
     "an issuer that is not HTTPS": Mistake(
         {**OIDC, "flower_oidc_issuer": "http://id.example.org"}, ["flower_oidc_issuer", "HTTPS"]
     ),
-    "an issuer that speaks no TLS": Mistake(OIDC, ["flower_oidc_issuer", "TLS"]),
+    "an issuer that does not answer": Mistake(OIDC, ["flower_oidc_issuer", "does not answer this host"]),
     "an issuer that nobody knows": Mistake(
         {**OIDC, "flower_oidc_issuer": "https://id.invalid"}, ["flower_oidc_issuer", "name"]
     ),
