@@ -9,11 +9,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible.utils.display import Display
+
+from .acme import acme_problems
 from .credentials import (
     broker_credential_problems,
     broker_url_problems,
+    htpasswd_problems,
     user_problems,
 )
+from .edge import edge_problems
 from .preflight import (
     flower_option_problems,
     rate_problems,
@@ -22,6 +27,7 @@ from .preflight import (
     systemd_size_problems,
     unknown_variables,
 )
+from .sign_in import sign_in_problems, sign_in_warnings
 
 Variables = Mapping[str, Any]
 
@@ -34,6 +40,18 @@ _BROKER_PROBLEMS = {
     "not-redis": "what answers at {at} is not Redis: mend the port or the scheme.",
     "not-amqp": "what answers at {at} does not speak AMQP: mend the port or the scheme (amqps for TLS).",
     "no-vhost": "the broker at {at} does not let this user into this virtual host: create it, or give the rights.",
+}
+
+
+_ISSUER_PROBLEMS = {
+    "unreachable": "it does not answer this host ({detail}): open the way to it, or mend the address.",
+    "unknown-host": "its name is not known on this host: mend the name or the host's DNS.",
+    "tls": "no TLS with it ({detail}): name its CA in flower_oidc_ca_bundle, or mend its certificate.",
+    "ca-bundle": "the file in flower_oidc_ca_bundle cannot be used ({detail}): name a PEM file on the host.",
+    "status": "no discovery document is there (HTTP {detail}): give the address before /.well-known/.",
+    "rubbish": "what answers there is no OpenID Connect provider: give the address before /.well-known/.",
+    "issuer": "the provider calls itself {detail}: write it exactly so, slash at the end included.",
+    "endpoints": "its discovery document names no {detail} over HTTPS: this provider cannot be used.",
 }
 
 
@@ -106,10 +124,6 @@ def _contradictions(var: Variables) -> list[str]:
             any(not re.fullmatch(r"(\*\.)?[A-Za-z0-9][A-Za-z0-9.:-]*", name) for name in names),
             "flower_server_name and flower_server_aliases: no host name has such characters: write flower.example.org.",
         ),
-        (
-            var["flower_auth"] == "none" and bool(var["flower_users"]),
-            "flower_users: nobody signs in with flower_auth: none: leave them out, or set flower_auth: password.",
-        ),
     ]
     return [sentence for wrong, sentence in rules if wrong]
 
@@ -134,6 +148,9 @@ _BOUNDS = {
     "flower_login_window": (1, 86400, "these are seconds"),
     "flower_login_burst": (0, 100000, "it is a count"),
     "flower_api_burst": (0, 100000, "it is a count"),
+    "flower_page_burst": (0, 100000, "it is a count"),
+    "flower_connections_per_address": (10, 65535, "a page of Flower's takes some connections at once"),
+    "flower_gitlab_min_access_level": (5, 60, "GitLab's levels are 5 to 60, and 20 is Reporter"),
     "flower_hsts_max_age": (0, 1 << 31, "these are seconds"),
 }
 
@@ -161,16 +178,21 @@ def variable_problems(variables: Variables, known: Sequence[str], reserved: Mapp
     problems += broker_url_problems(broker)
     brokers = [url for item in ([broker] if isinstance(broker, str) else broker) for url in str(item).split(";") if url]
     problems += broker_credential_problems(brokers)
-    if var["flower_auth"] == "password":
+    if var["flower_users"] or (var["flower_auth"] == "password" and not var["flower_htpasswd"]):
         problems += user_problems(
             var["flower_users"], broker_urls=brokers, allow_weak=_true(var["flower_allow_weak_passwords"])
         )
+    if not str(var["flower_htpasswd"]).startswith("/"):
+        problems += htpasswd_problems(str(var["flower_htpasswd"]))
+    for sentence in sign_in_warnings(var):
+        Display().warning(sentence)
+    problems += sign_in_problems(var) + acme_problems(var) + edge_problems(var)
     problems += flower_option_problems(var["flower_options"], reserved=reserved)
     for name in ("flower_memory_max", "flower_memory_high"):
         problems += systemd_size_problems(var[name], name)
     problems += systemd_percent_problems(var["flower_cpu_quota"], "flower_cpu_quota")
     problems += systemd_count_problems(var["flower_tasks_max"], "flower_tasks_max")
-    for name in ("flower_login_rate", "flower_api_rate"):
+    for name in ("flower_login_rate", "flower_api_rate", "flower_page_rate"):
         problems += rate_problems(var[name], name)
     for name, (least, greatest, why) in _BOUNDS.items():
         if not least <= _number(var[name]) <= greatest:
@@ -210,6 +232,10 @@ def host_problems(look: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
     if look["free_bytes"] < needed_bytes:
         free, needed = (round(number / 1e6) for number in (look["free_bytes"], needed_bytes))
         problems.append(f"A release needs {needed} MB below /opt/flower and {free} MB are free: make room there.")
+    issuer = look["issuer"]
+    # In check mode the way to a provider may be opened by the same play.
+    if issuer["problem"] and not (expected["check_mode"] and issuer["problem"] in ("unreachable", "unknown-host")):
+        problems.append("flower_oidc_issuer: " + _ISSUER_PROBLEMS[issuer["problem"]].format(**issuer))
     answers = look["brokers"]
     broken = [answer for answer in answers if answer["problem"]]
     if expected["check_mode"]:

@@ -32,7 +32,7 @@ from filter_plugins.acme import (
 ROOT = Path(__file__).resolve().parents[2]
 SAID = Path(__file__).parent / "certbot"
 SERVER = "https://acme.test:14000/dir"
-WEBROOT = "/var/lib/flower-acme/main"
+WEBROOT = "/var/lib/flower-acme-main"
 
 
 def load(name: str) -> ModuleType:

@@ -8,6 +8,7 @@ The request may hold broker passwords; the answer never does.
 from __future__ import annotations
 
 import glob
+import http.client
 import json
 import os
 import re
@@ -18,6 +19,9 @@ import struct
 import subprocess
 import sys
 import sysconfig
+import urllib.error
+import urllib.request
+from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 TIMEOUT = 5.0  # seconds for one broker to answer
@@ -231,11 +235,54 @@ def ask_broker(url: str, ssl_options: dict[str, object]) -> dict[str, str]:
     return answer
 
 
+def ask_issuer(issuer: str, ca_bundle: str) -> dict[str, str]:
+    """Return ``{"problem": code, "detail": text}`` for an OpenID Connect issuer, from its discovery document.
+
+    Codes: unreachable, unknown-host, tls, ca-bundle, status, rubbish, issuer, endpoints
+    (https://openid.net/specs/openid-connect-discovery-1_0.html, section 4).
+    """
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None:
+            return None
+
+    try:
+        context = ssl.create_default_context(cafile=ca_bundle or None)
+    except OSError as error:
+        return {"problem": "ca-bundle", "detail": error.strerror or str(error)}
+    opener = urllib.request.build_opener(NoRedirect, urllib.request.HTTPSHandler(context=context))
+    url = issuer.rstrip("/") + "/.well-known/openid-configuration"
+    try:
+        with opener.open(url, timeout=TIMEOUT) as answer:
+            document = json.loads(answer.read(1 << 20))
+    except urllib.error.HTTPError as error:
+        return {"problem": "status", "detail": f"{error.code}"}
+    except urllib.error.URLError as error:
+        reason = error.reason
+        if isinstance(reason, socket.gaierror):
+            return {"problem": "unknown-host", "detail": reason.strerror or ""}
+        if isinstance(reason, ssl.SSLError):
+            return {"problem": "tls", "detail": getattr(reason, "verify_message", "") or reason.reason or ""}
+        return {"problem": "unreachable", "detail": getattr(reason, "strerror", None) or str(reason)}
+    except (OSError, http.client.HTTPException) as error:
+        return {"problem": "unreachable", "detail": getattr(error, "strerror", None) or type(error).__name__}
+    except ValueError:
+        return {"problem": "rubbish", "detail": ""}
+    if not isinstance(document, dict):
+        return {"problem": "rubbish", "detail": ""}
+    if document.get("issuer") != issuer:
+        return {"problem": "issuer", "detail": str(document.get("issuer"))[:200]}
+    needed = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+    if missing := [name for name in needed if not str(document.get(name, "")).startswith("https://")]:
+        return {"problem": "endpoints", "detail": missing[0]}
+    return {"problem": "", "detail": ""}
+
+
 def proxy_conflicts(file: str, names: list[str], ports: list[int]) -> list[str]:
     """Return the other enabled sites of nginx that already serve one of ``names`` on one of ``ports``."""
     found = []
     for path in sorted(glob.glob("/etc/nginx/sites-enabled/*") + glob.glob("/etc/nginx/conf.d/*.conf")):
-        if os.path.realpath(path) == os.path.realpath(file):
+        if os.path.realpath(path) == os.path.realpath(file) or path.endswith(".challenge.conf"):
             continue
         try:
             with open(path, encoding="utf-8", errors="replace") as site:
@@ -247,6 +294,76 @@ def proxy_conflicts(file: str, names: list[str], ports: list[int]) -> list[str]:
         if set(names) & set(used) and set(ports) & listens:
             found.append(path)
     return found
+
+
+def addresses_of(name: str) -> list[str]:
+    """Return the addresses that ``name`` has for this host; none for a name that it does not know."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return []
+    return sorted(address.partition("%")[0] for address in found)
+
+
+def own_addresses() -> list[str]:
+    """Return the addresses of this host's interfaces."""
+    try:
+        done = subprocess.run(["ip", "-j", "address"], stdout=subprocess.PIPE, text=True, check=False, timeout=10)
+        links = json.loads(done.stdout or "[]")
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+    return sorted(entry["local"] for link in links for entry in link.get("addr_info", []) if "local" in entry)
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _text(path: str) -> str:
+    return _content(path).decode("utf-8", "replace")
+
+
+def acme(asked: dict[str, Any]) -> dict[str, object]:
+    """Return what certbot has for an instance, and where ``names`` lead.
+
+    ``certificate`` is its PEM text, and empty when a part is missing or the key does not fit: then there is none.
+    ``left`` are those of ``traces`` that are there; ``answered`` the names whose challenges nginx hands out already.
+    """
+    tls, live = asked["tls"], f"/etc/letsencrypt/live/{asked['name']}"
+    renewal, site = _text(f"/etc/letsencrypt/renewal/{asked['name']}.conf"), _text(asked["site"])
+    chain, key = _content(f"{live}/fullchain.pem"), _content(f"{live}/privkey.pem")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(f"{live}/fullchain.pem", f"{live}/privkey.pem")
+    except (OSError, ValueError):
+        chain = b""
+    bundle = ""
+    try:
+        if asked["ca_bundle"]:
+            ssl.create_default_context(cafile=asked["ca_bundle"])
+    except OSError as error:
+        bundle = error.strerror or "no certificates in it"
+    served = [_content(f"{tls}/{file}.pem") for file in ("certificate", "private_key")]
+    server_name = re.search(r"(?m)^\s*server_name\s+([^;]+);", site if "/.well-known/acme-challenge/" in site else "")
+    settings = dict(re.findall(r"(?m)^(server|authenticator|webroot_path) = (.*?),?$", renewal))
+    return {
+        "certbot": os.path.exists("/usr/bin/certbot"),
+        "certificate": chain.decode("ascii", "replace") if settings else "",
+        "renewal": settings,
+        "deployed": bool(chain) and served == [chain, key],
+        "serves": bool(site),
+        "served": all(served),
+        "answered": server_name.group(1).split() if server_name else [],
+        "left": [path for path in asked["traces"] if os.path.lexists(path)],
+        "others_trust": [path for path in glob.glob("/etc/flower/*/tls/acme-ca.pem") if not path.startswith(f"{tls}/")],
+        "ca_bundle": bundle,
+        "email": "".join(re.findall(r"(?m)^email = (.*)$", _text(asked["settings"]))),
+        "names": {name: addresses_of(name) for name in asked["names"]},
+        "addresses": own_addresses() if asked["names"] else [],
+    }
 
 
 def main(request: str) -> None:
@@ -265,6 +382,8 @@ def main(request: str) -> None:
         "nginx": first_number(["/usr/sbin/nginx", "-v"], r"nginx/([\d.]+)")
         if os.path.exists("/usr/sbin/nginx")
         else "",
+        # What it runs with is the last on the line, where it is not what it was built with.
+        "openssl": first_number(["/usr/sbin/nginx", "-V"], r"built with.*OpenSSL ([\d.]+)"),
         "ipv6": os.path.exists("/proc/net/if_inet6"),
         # Newest first, so that the role can keep the first few.
         "complete": [stamp.split("/")[-2] for stamp in sorted(stamps, key=os.path.getmtime, reverse=True)],
@@ -294,6 +413,8 @@ def main(request: str) -> None:
         if asked["proxy_files"]
         else [],
         "free_bytes": free_bytes(f"{root}/releases"),
+        "issuer": ask_issuer(asked["issuer"], asked["issuer_ca"]) if asked["issuer"] else {"problem": "", "detail": ""},
+        "acme": acme(asked["acme"]),
         "brokers": [ask_broker(url, asked["broker_ssl"]) for url in asked["brokers"]],
     }
     print(json.dumps(answer))
