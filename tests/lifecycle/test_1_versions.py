@@ -67,8 +67,8 @@ def test_check_mode_of_an_upgrade_changes_nothing(host: Host) -> None:
 def test_upgrade_from_an_installed_collection(host: Host, infrastructure: Path, tmp_path: Path) -> None:
     galaxy("build", str(ROOT), "--output-path", str(tmp_path))
     (tarball,) = tmp_path.glob("flowerbed-celery-*.tar.gz")
-    # Offline: nothing but this file is needed.
-    galaxy("install", str(tarball), "--offline", "--collections-path", str(tmp_path / "collections"))
+    # Offline: nothing but this file is needed; forced, since one may be installed on this machine already.
+    galaxy("install", str(tarball), "--offline", "--force", "--collections-path", str(tmp_path / "collections"))
     play = run_play(infrastructure, NEW, env=only(tmp_path / "collections")).well()
     assert play.changed_tasks
     assert release(host).startswith("2.2.0-")
