@@ -250,7 +250,9 @@ def ask_issuer(issuer: str, ca_bundle: str) -> dict[str, str]:
         context = ssl.create_default_context(cafile=ca_bundle or None)
     except OSError as error:
         return {"problem": "ca-bundle", "detail": error.strerror or str(error)}
-    opener = urllib.request.build_opener(NoRedirect, urllib.request.HTTPSHandler(context=context))
+    # Flower itself asks without a proxy, whatever the environment of this look says.
+    without_proxy = urllib.request.ProxyHandler({})
+    opener = urllib.request.build_opener(NoRedirect, without_proxy, urllib.request.HTTPSHandler(context=context))
     url = issuer.rstrip("/") + "/.well-known/openid-configuration"
     try:
         with opener.open(url, timeout=TIMEOUT) as answer:
