@@ -172,7 +172,8 @@ def unknown_variables(names: Iterable[str], known: Iterable[str]) -> list[str]:
 
 _SIZE_UNITS = {unit: 1024**power for power, unit in enumerate(("", "K", "M", "G", "T", "P", "E"))} | {"B": 1}
 _SIZE_PART = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([BKMGTPE]?)")
-_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]{1,2})?)%")
+# No zero at the front: systemd reads 010 as octal, 8, and 08 not at all.
+_PERCENT = re.compile(r"((?:0|[1-9][0-9]*)(?:\.[0-9]{1,2})?)%")
 _MAX_UINT64 = 2**64 - 1
 # systemd.time(7)
 _TIME_UNIT = (
@@ -252,7 +253,7 @@ def systemd_count_problems(
     if text is None or (infinity and text == "infinity") or (percent and _percent(text, 100)):
         return problems
     highest = _MAX_UINT64 - 1 if maximum is None else maximum
-    if re.fullmatch(r"[0-9]{1,20}", text) and minimum <= int(text) <= highest:
+    if re.fullmatch(r"[1-9][0-9]{0,19}|0", text) and minimum <= int(text) <= highest:
         return []
     limits = f"from {minimum} to {maximum}" if maximum is not None else f"of at least {minimum}"
     kinds = [f"a whole number {limits}"] + ["a percentage"] * percent + ["infinity"] * infinity

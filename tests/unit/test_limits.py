@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from systemd_reader import library
 
@@ -59,6 +59,8 @@ def _time_by_systemd(text: str) -> bool:
     ],
 )
 @given(value=VALUES)
+@example(value="08%")
+@example(value="010%")
 def test_what_is_no_problem_is_read_by_systemd(
     problems: Callable[[Any, str], list[str]], by_systemd: Callable[[str], bool], value: str
 ) -> None:
