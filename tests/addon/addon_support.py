@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import http.client
+import ipaddress
 import re
 import secrets
 import signal
@@ -19,6 +21,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 FILES = Path(__file__).resolve().parents[2] / "roles" / "flower" / "files"
 INSTALL = "from flowerbed.install import install as _install\n_install(globals())\n"
@@ -51,6 +57,31 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20) -> An
             return value
         time.sleep(0.05)
     pytest.fail(f"waited {seconds} s in vain for {what}")
+
+
+def certificate(directory: Path, days: float, name: str = "localhost") -> str:
+    """A self-signed certificate with its key, both in one PEM file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=10))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = directory / f"{name}{days}.pem"
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return str(path)
 
 
 class Redis:

@@ -11,9 +11,7 @@ They are foreign companies, so the real ones cannot be asked here.  Paths and an
 
 from __future__ import annotations
 
-import datetime
 import http.server
-import ipaddress
 import json
 import secrets
 import ssl
@@ -24,10 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from addon_support import certificate
 
 AUTHORIZE = ("/login/oauth/authorize", "/oauth/authorize", "/oauth2/default/v1/authorize", "/o/oauth2/v2/auth")
 TOKEN = ("/login/oauth/access_token", "/oauth/token", "/oauth2/default/v1/token", "/oauth2/v4/token")
@@ -43,31 +38,6 @@ NEEDS = {
 }
 #: GitHub's limit of a page
 PAGE = 100
-
-
-def certificate(directory: Path) -> Path:
-    """A certificate for localhost that signs itself, with its key, in one PEM file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=2))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = directory / "services.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
 
 
 @dataclass
@@ -89,7 +59,7 @@ class Services:
     tokens: dict[str, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.pem = certificate(self.directory)
+        self.pem = Path(certificate(self.directory, 2))
         self.secret.append(self.client_secret)
         self.over = threading.Event()
         services = self

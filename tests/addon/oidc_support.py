@@ -7,7 +7,6 @@ import http.cookiejar
 import json
 import re
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -17,27 +16,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
-from addon_support import free_port, wait_for
+from addon_support import certificate, free_port, wait_for
 
 from tests.idp.provider import IdentityProvider
-
-
-def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
-    """A self-signed certificate for a name of loopback, and its key."""
-    certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1"]
-    subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True)
-    return certificate, key
 
 
 def new_provider(
     directory: Path, clients: list[dict[str, Any]], accounts: dict[str, dict[str, Any]]
 ) -> IdentityProvider:
     """The certified provider of tests/idp on loopback, with a certificate of its own in `directory`."""
-    certificate, key = make_certificate(directory, "localhost")
+    pem = Path(certificate(directory, 2))
     return IdentityProvider(
-        issuer=f"https://localhost:{free_port()}", certificate=certificate, key=key, clients=clients, accounts=accounts
+        issuer=f"https://localhost:{free_port()}", certificate=pem, key=pem, clients=clients, accounts=accounts
     )
 
 

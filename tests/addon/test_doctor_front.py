@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import http.client
-import ipaddress
 import json
 import secrets
 import socket
@@ -19,11 +17,7 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
-from addon_support import FILES, OUTSIDE_DOCTOR, Flower, Redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from addon_support import FILES, OUTSIDE_DOCTOR, Flower, Redis, certificate
 from passlib.hash import bcrypt
 
 from flowerbed import doctor
@@ -36,31 +30,6 @@ from flowerbed.doctor.masking import Masker, secret_texts, without_password
 from flowerbed.doctor.report import EXIT_OF, Finding, as_text, exit_code
 from flowerbed.doctor.security import missing_headers
 from flowerbed.settings import Credentials, Settings
-
-
-def certificate(directory: Path, days: float, name: str = "localhost") -> str:
-    """A self-signed certificate with its key, both in one PEM file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=10))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = directory / f"{name}{days}.pem"
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return str(path)
 
 
 class Front:

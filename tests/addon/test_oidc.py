@@ -161,7 +161,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     ]
     directory = tmp_path_factory.mktemp("provider")
     with new_provider(directory, clients, ACCOUNTS) as provider:
-        yield Made(provider, directory / "localhost.pem", secret, ports)
+        yield Made(provider, provider.certificate, secret, ports)
 
 
 @pytest.fixture(autouse=True)

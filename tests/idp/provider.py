@@ -36,7 +36,7 @@ class IdentityProvider:
         accounts: dict[str, dict[str, Any]],
         address: str = "127.0.0.1",
     ) -> None:
-        self.issuer, self.accounts = issuer, accounts
+        self.issuer, self.accounts, self.certificate = issuer, accounts, certificate
         self._config: dict[str, Any] = {
             "issuer": issuer,
             "address": address,
