@@ -235,7 +235,8 @@ def chosen_stages(arguments: argparse.Namespace) -> list[Stage]:
     if arguments.quick:
         return [unit, *lint]
     first, *others = scenario_stages([])
-    return [first, *lint, unit, pytest_stage("addon", "tests/addon"), *others]
+    collector = pytest_stage("collector", "tests/collector", "tests/history", "tests/metrics")
+    return [first, *lint, unit, pytest_stage("addon", "tests/addon"), collector, *others]
 
 
 def main() -> int:

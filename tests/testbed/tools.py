@@ -25,7 +25,15 @@ REQUIREMENTS = ROOT / "requirements-dev.txt"
 VENV = ROOT / ".venv"
 STAMP = VENV / ".complete"
 OLDEST_PYTHON = (3, 11)  # ansible-core 2.19 asks for it
-PROGRAMS = {"chromium": "chromium", "nginx": "nginx", "redis-server": "redis-server", "openssl": "openssl"}
+PROGRAMS = {
+    "chromium": "chromium",
+    "nginx": "nginx",
+    "redis-server": "redis-server",
+    "openssl": "openssl",
+    "promtool": "prometheus",
+    # Debian's wrapper for the server, whose own programs are in folders by version
+    "pg_ctlcluster": "postgresql",
+}
 # For the provider of the sign-in tests; one by one, since Debian's npm conflicts with a Node from elsewhere.
 NODE_PROGRAMS = {"node": "nodejs", "npm": "npm"}
 PROVIDER = ROOT / "tests/idp"

@@ -23,12 +23,16 @@ def main(argv: list[str]) -> int:
         return _check_config(arguments.flowerconfig)
     if arguments.command == "user":
         return hash_command(arguments.name, arguments.role, arguments.scheme)
+    if arguments.command == "collector":
+        return _collect(arguments.settings)
     return _run(None if arguments.broker_env else arguments.settings)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flowerbed", description="Runs and checks Flower.")
     commands = parser.add_subparsers(dest="command", required=True)
+    collector = commands.add_parser("collector", help="count Celery's events and remember tasks")
+    collector.add_argument("--settings", metavar="FILE", help="flowerbed.json (else the environment is read)")
     run = commands.add_parser("run", help="become Flower")
     where = run.add_mutually_exclusive_group()
     where.add_argument("--settings", metavar="FILE", help="flowerbed.json (else the environment is read)")
@@ -54,6 +58,22 @@ def _run(settings_path: str | None) -> int:
 
     try:
         return run(settings_path)
+    except SettingsError as error:
+        print(f"flowerbed: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+
+
+def _collect(settings_path: str | None) -> int:
+    import logging
+
+    from flowerbed.collector.process import run
+    from flowerbed.install import EXIT_CONFIG
+    from flowerbed.settings import SettingsError, load, load_credentials
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(message)s")
+    try:
+        settings = load(settings_path)
+        return run(settings, load_credentials(settings))
     except SettingsError as error:
         print(f"flowerbed: {error}", file=sys.stderr)
         return EXIT_CONFIG

@@ -26,7 +26,7 @@ CREDENTIALS_FILE = "flower.json"
 #: Flower's own sign-in services, and a class of the user's own
 PROVIDERS = ("google", "github", "gitlab", "okta", "custom")
 AUTH_CHOICES = ("password", *PROVIDERS, "oidc", "header", "none", "flower")
-_CREDENTIAL_KEYS = ("cookie_secret", "users", "client_secret", "celery", "options")
+_CREDENTIAL_KEYS = ("cookie_secret", "users", "client_secret", "history_url", "celery", "options")
 _CELERY_KEYS = ("broker_url", "result_backend", "broker_transport_options", "broker_use_ssl")
 
 
@@ -96,6 +96,42 @@ class Redact:
 
 
 @dataclass(frozen=True)
+class Collector:
+    """The process that counts events; see metrics/observe.py for what it counts."""
+
+    address: str = "127.0.0.1"
+    port: int = 8000
+    #: ask workers for events, for those that were started without -E
+    enable_events: bool = True
+    #: queues that are looked at even before an event names them
+    queues: list[str] = field(default_factory=list)
+    #: task names (globs) that have series of their own; others are counted as `other`
+    tasks_allow: list[str] = field(default_factory=lambda: ["*"])
+    tasks_deny: list[str] = field(default_factory=list)
+    worker_label: bool = False
+    series_limit: int = 20_000
+    #: upper bounds of histograms in seconds, and others for tasks by glob
+    buckets: list[float] = field(
+        default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400]
+    )
+    task_buckets: dict[str, list[float]] = field(default_factory=dict)
+    #: "celery-exporter" gives that exporter's names beside ours
+    compat: str = ""
+
+
+@dataclass(frozen=True)
+class History:
+    """What is remembered of tasks, and for how long; 0 is without a limit."""
+
+    #: of the database, without a password; with one it belongs into the credentials.  None keeps no history
+    url: str | None = None
+    days: int = 30
+    rows: int = 0
+    #: bytes
+    size: int = 0
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of one instance; the fields are the keys of flowerbed.json."""
 
@@ -134,6 +170,8 @@ class Settings:
     provider: Provider = field(default_factory=Provider)
     header: Header = field(default_factory=Header)
     redact: Redact = field(default_factory=Redact)
+    collector: Collector = field(default_factory=Collector)
+    history: History = field(default_factory=History)
     #: path of the credentials; None means the environment
     credentials: str | None = None
 
@@ -147,6 +185,7 @@ class Credentials:
     celery: dict[str, Any] = field(default_factory=dict, repr=False)
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     client_secret: str | None = field(default=None, repr=False)
+    history_url: str | None = field(default=None, repr=False)
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Settings:
@@ -335,7 +374,7 @@ def _credentials(where: str, data: dict[str, Any]) -> Credentials:
         if key not in _CELERY_KEYS:
             raise SettingsError(f"{where}: celery.{key} is not one of {', '.join(_CELERY_KEYS)}.")
     users = _users(where, data.get("users", []))
-    return Credentials(secret, users, celery, dict(data.get("options", {})), client_secret)
+    return Credentials(secret, users, celery, dict(data.get("options", {})), client_secret, data.get("history_url"))
 
 
 def _users(where: str, items: Any) -> tuple[User, ...]:

@@ -1,0 +1,1 @@
+"""The history: one row a task, in SQLite or PostgreSQL."""
