@@ -12,10 +12,9 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible.module_utils.parsing.convert_bool import boolean
 from cryptography import x509
 
-from .preflight import _valid_from_until
+from .preflight import _valid_from_until, is_true
 
 # No public authority issues for these: RFC 6761, RFC 6762, RFC 8375, `internal` as ICANN reserves it, and usual habits.
 _PRIVATE_DOMAINS = (
@@ -31,11 +30,6 @@ _DEFAULTS: dict[str, Any] = {
     "flower_acme_eab_kid": "",
     "flower_acme_eab_hmac_key": "",
 }
-
-
-def _true(value: object) -> bool:
-    """A boolean as Ansible reads it, since ``-e`` on a command line makes texts."""
-    return bool(boolean(value, strict=False))
 
 
 def _text(variables: Mapping[str, Any], name: str) -> str:
@@ -124,7 +118,7 @@ def acme_problems(variables: Mapping[str, Any]) -> list[str]:
         unused = [
             name
             for name, default in _DEFAULTS.items()
-            if (_true(variables.get(name)) if isinstance(default, bool) else _text(variables, name) != default)
+            if (is_true(variables.get(name)) if isinstance(default, bool) else _text(variables, name) != default)
         ]
         if not unused:
             return []
@@ -141,12 +135,12 @@ def acme_problems(variables: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"flower_acme_email: {_shown(email)} is not an e-mail address: write one, such as ops@example.org."
         )
-    if not _true(variables.get("flower_acme_agree_tos")):
+    if not is_true(variables.get("flower_acme_agree_tos")):
         problems.append(
             "flower_acme_agree_tos: nothing is issued to those who do not agree to the authority's terms of service: "
             "read them, and set it to true."
         )
-    problems += _directory_problems(directory, _true(variables.get("flower_acme_staging")))
+    problems += _directory_problems(directory, is_true(variables.get("flower_acme_staging")))
     problems += _binding_problems(_text(variables, "flower_acme_eab_kid"), _text(variables, "flower_acme_eab_hmac_key"))
     if bundle and not re.fullmatch(r"/[^\s\"'%$\\]+", bundle):
         problems.append(

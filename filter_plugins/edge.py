@@ -12,6 +12,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from .preflight import is_true
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NETWORKS = ("flower_allow", "flower_trusted_proxies", "flower_header_proxies", "flower_metrics_allow")
@@ -25,11 +27,6 @@ _TAKEN_HEADERS = {
 }
 _SIZE = re.compile(r"([0-9]{1,9})([kKmMgG]?)")
 _POLICY_BYTES = 3000  # nginx reads parameters of 4,096 bytes, and proxies before it headers of a few kB
-
-
-def _true(value: object) -> bool:
-    """Read a boolean as Ansible does, since ``-e`` on a command line makes texts."""
-    return str(value).lower() in ("true", "yes", "on", "1", "y", "t")
 
 
 def _items(value: object) -> list[str]:
@@ -115,7 +112,7 @@ def edge_problems(variables: Mapping[str, Any]) -> list[str]:
     problems = [problem for name in _NETWORKS for problem in _network_problems(name, var[name])]
     problems += _size_problems("flower_max_body", var["flower_max_body"]) + _header_problems(var)
     problems += _policy_problems(var["flower_content_security_policy"])
-    if _true(var["flower_proxy_protocol"]) and not _items(var["flower_trusted_proxies"]):
+    if is_true(var["flower_proxy_protocol"]) and not _items(var["flower_trusted_proxies"]):
         problems.append(
             "flower_proxy_protocol: nobody is trusted to speak it: name the proxies that do in flower_trusted_proxies."
         )

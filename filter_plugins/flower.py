@@ -21,6 +21,7 @@ from .credentials import (
 from .edge import edge_problems
 from .preflight import (
     flower_option_problems,
+    is_true,
     rate_problems,
     systemd_count_problems,
     systemd_percent_problems,
@@ -53,11 +54,6 @@ _ISSUER_PROBLEMS = {
     "issuer": "the provider calls itself {detail}: write it exactly so, slash at the end included.",
     "endpoints": "its discovery document names no {detail} over HTTPS: this provider cannot be used.",
 }
-
-
-def _true(value: object) -> bool:
-    """Read a boolean as Ansible does, since ``-e`` on a command line makes texts."""
-    return str(value).lower() in ("true", "yes", "on", "1", "y", "t")
 
 
 def _number(value: object) -> int:
@@ -180,7 +176,7 @@ def variable_problems(variables: Variables, known: Sequence[str], reserved: Mapp
     problems += broker_credential_problems(brokers)
     if var["flower_users"] or (var["flower_auth"] == "password" and not var["flower_htpasswd"]):
         problems += user_problems(
-            var["flower_users"], broker_urls=brokers, allow_weak=_true(var["flower_allow_weak_passwords"])
+            var["flower_users"], broker_urls=brokers, allow_weak=is_true(var["flower_allow_weak_passwords"])
         )
     if not str(var["flower_htpasswd"]).startswith("/"):
         problems += htpasswd_problems(str(var["flower_htpasswd"]))

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from .credentials import plain_text
 
@@ -82,6 +83,11 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
     """': did you mean …?' with the nearest known name, or nothing when none is near."""
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
     return f": did you mean {near[0]}?" if near else "."
+
+
+def is_true(value: object) -> bool:
+    """A boolean as Ansible reads it, since ``-e`` on a command line makes texts."""
+    return bool(boolean(value, strict=False))
 
 
 def _is_number(value: Any) -> bool:

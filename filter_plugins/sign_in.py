@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from .preflight import is_true
+
 Variables = Mapping[str, Any]
 
 _SERVICES = ("google", "github", "gitlab", "okta", "oidc")
@@ -47,7 +49,7 @@ def sign_in_warnings(variables: Variables) -> list[str]:
     roles += [_part(rule, "role", "") for rule in _items(variables["flower_access"])]
     if variables["flower_htpasswd"]:
         roles.append(variables["flower_htpasswd_role"])
-    if not roles or "operator" in roles or str(variables["flower_read_only"]).lower() in ("true", "yes", "on", "1"):
+    if not roles or "operator" in roles or is_true(variables["flower_read_only"]):
         return []
     where = "flower_users" if auth == "password" else "flower_access"
     return [f"{where}: everybody is a viewer, so nobody can revoke a task: give somebody the role operator."]
