@@ -12,6 +12,7 @@ from typing import Any
 from ansible.utils.display import Display
 
 from .acme import acme_problems
+from .collector import collector_problems
 from .credentials import (
     broker_credential_problems,
     broker_url_problems,
@@ -43,6 +44,13 @@ _BROKER_PROBLEMS = {
     "no-vhost": "the broker at {at} does not let this user into this virtual host: create it, or give the rights.",
 }
 
+
+_HISTORY_PROBLEMS = {
+    "unknown-host": "the name of {at} is not known on this host: mend the name or the host's DNS.",
+    "unreachable": "nothing answers at {at} ({detail}): start the database, open the way to it, or mend the address.",
+    "not-postgresql": "what answers at {at} is not PostgreSQL: mend the port.",
+    "plain": "the database at {at} offers no TLS and sslmode asks for it: turn TLS on there, or leave sslmode out.",
+}
 
 _ISSUER_PROBLEMS = {
     "unreachable": "it does not answer this host ({detail}): open the way to it, or mend the address.",
@@ -128,6 +136,11 @@ def _contradictions(var: Variables) -> list[str]:
 _BOUNDS = {
     "flower_http_port": (1, 65535, "a port is 1 to 65535"),
     "flower_https_port": (1, 65535, "a port is 1 to 65535"),
+    "flower_metrics_port": (1, 65535, "a port is 1 to 65535"),
+    "flower_metrics_series_limit": (100, 1_000_000, "each series takes memory, and below 100 hardly one has a name"),
+    "flower_history_days": (0, 36500, "these are days, and 0 is for ever"),
+    "flower_history_rows": (0, 1 << 40, "it is a count, and 0 is any number"),
+    "flower_history_lost_after": (10, 30 * 86400, "these are seconds, and a worker may be slow for some"),
     "flower_io_weight": (1, 10000, "systemd takes 1 to 10000"),
     "flower_keep_releases": (1, 1000, "at least the running release is kept, and 2 or more allow a rollback"),
     "flower_limit_nofile": (256, 1 << 30, "Flower needs some for its files, its users and its broker"),
@@ -182,11 +195,12 @@ def variable_problems(variables: Variables, known: Sequence[str], reserved: Mapp
         problems += htpasswd_problems(str(var["flower_htpasswd"]))
     for sentence in sign_in_warnings(var):
         Display().warning(sentence)
-    problems += sign_in_problems(var) + acme_problems(var) + edge_problems(var)
+    problems += sign_in_problems(var) + acme_problems(var) + edge_problems(var) + collector_problems(var)
     problems += flower_option_problems(var["flower_options"], reserved=reserved)
-    for name in ("flower_memory_max", "flower_memory_high"):
-        problems += systemd_size_problems(var[name], name)
-    problems += systemd_percent_problems(var["flower_cpu_quota"], "flower_cpu_quota")
+    for prefix in ("flower_", "flower_collector_"):
+        for name in (f"{prefix}memory_max", f"{prefix}memory_high"):
+            problems += systemd_size_problems(var[name], name)
+        problems += systemd_percent_problems(var[f"{prefix}cpu_quota"], f"{prefix}cpu_quota")
     problems += systemd_count_problems(var["flower_tasks_max"], "flower_tasks_max")
     for name in ("flower_login_rate", "flower_api_rate", "flower_page_rate"):
         problems += rate_problems(var[name], name)
@@ -199,8 +213,8 @@ def variable_problems(variables: Variables, known: Sequence[str], reserved: Mapp
 def host_problems(look: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """Return what keeps the role from working on the host that ``look`` describes (the answer of files/look.py).
 
-    :param expected: ``supported`` (versions by os-release ID), ``needed_bytes``, ``ports``, ``conflicts_matter`` and
-        ``check_mode``. In check mode a broker that does not answer is no problem: the same play may install it.
+    :param expected: ``supported`` (versions by os-release ID), ``needed_bytes``, ``ports``, ``collector`` (its unit)
+        and ``check_mode``. In check mode a broker that does not answer is no problem: the same play may install it.
     """
     problems = []
     system, supported = look["os"], expected["supported"]
@@ -214,10 +228,11 @@ def host_problems(look: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
     if list(look["python"]) < [3, 10]:
         version = ".".join(map(str, look["python"]))
         problems.append(f"flower_python: it is Python {version} and Flower needs 3.10: name a later interpreter.")
+    own = {"flower_metrics_port": expected["collector"]}
     problems += [
         f"{name}: port {port} is in use by {look['listeners'][str(port)]}: stop that, or choose another port."
         for name, port in expected["ports"].items()
-        if look["listeners"].get(str(port), "nginx") != "nginx"
+        if look["listeners"].get(str(port), own.get(name, "nginx")) != own.get(name, "nginx")
     ]
     problems += [
         f"flower_server_name: {site} already serves this name on this port: choose another name or port."
@@ -232,6 +247,9 @@ def host_problems(look: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
     # In check mode the way to a provider may be opened by the same play.
     if issuer["problem"] and not (expected["check_mode"] and issuer["problem"] in ("unreachable", "unknown-host")):
         problems.append("flower_oidc_issuer: " + _ISSUER_PROBLEMS[issuer["problem"]].format(**issuer))
+    history = look["history"]
+    if history["problem"] and not (expected["check_mode"] and history["problem"] in ("unreachable", "unknown-host")):
+        problems.append("flower_history_url: " + _HISTORY_PROBLEMS[history["problem"]].format(**history))
     answers = look["brokers"]
     broken = [answer for answer in answers if answer["problem"]]
     if expected["check_mode"]:

@@ -209,7 +209,7 @@ def _percent(text: str, highest: float) -> bool:
     return match is not None and 0 < float(match[1]) <= highest
 
 
-def _size(text: str) -> float | None:
+def size_bytes(text: str) -> float | None:
     """Bytes of a size as systemd's parse_size reads it (1.5G, or 1G 512M with falling units), or None."""
     total, position, last = 0.0, 0, math.inf
     while position < len(text):
@@ -229,11 +229,11 @@ def systemd_size_problems(value: Any, name: str) -> list[str]:
     text, problems = _given(value, name)
     if text is None or text == "infinity" or _percent(text, 100):
         return problems
-    size = _size(text)
+    size = size_bytes(text)
     if size is not None and 1 <= size < _MAX_UINT64:
         return []
     near = re.sub(r"(?i)^\s*([0-9.]+)\s*([KMGTPE])i?b?(ytes)?\s*$", lambda m: m[1] + m[2].upper(), text)
-    hint = f" (did you mean {near}?)" if near != text and _size(near) else ""
+    hint = f" (did you mean {near}?)" if near != text and size_bytes(near) else ""
     wanted = "bytes, a number with K, M, G or T, a percentage, or infinity"
     return [f"{name}: {_shown(text)} is not a size{hint}: write {wanted}."]
 

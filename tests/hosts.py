@@ -24,6 +24,7 @@ from typing import Any
 
 INSTANCE = os.environ.get("FLOWERBED_INSTANCE", "main")
 UNIT = f"flower@{INSTANCE}.service"
+COLLECTOR = f"flower-collector@{INSTANCE}.service"
 USER_NAME = "ada"
 
 
@@ -119,9 +120,9 @@ class Host:
         lines = self.run("systemctl", "show", unit, "-p", ",".join(properties)).splitlines()
         return dict(line.split("=", 1) for line in lines)
 
-    def main_pid(self) -> int:
-        """Process id of the unit's main process; 0 when it does not run."""
-        return int(self.show("MainPID")["MainPID"])
+    def main_pid(self, unit: str = UNIT) -> int:
+        """Process id of a unit's main process; 0 when it does not run."""
+        return int(self.show("MainPID", unit=unit)["MainPID"])
 
     @cached_property
     def address(self) -> str:

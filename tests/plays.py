@@ -19,7 +19,7 @@ from tests.hosts import Host
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAYBOOKS = ROOT / "playbooks"
-PLAY_SECONDS = 300
+PLAY_SECONDS = 600
 FATAL = re.compile(r"^fatal: \[[^\]]+\]: (?:FAILED|UNREACHABLE)! => ", re.MULTILINE)
 RECAP = re.compile(r"^\S+\s+: (ok=\d+ .*)$", re.MULTILINE)
 

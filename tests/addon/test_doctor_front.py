@@ -445,6 +445,6 @@ def test_the_package_loads_nothing_by_itself() -> None:
 def test_colour_is_for_terminals_only() -> None:
     findings = [Finding("ui", "ok", "fine"), Finding("workers", "fail", "word " * 40, "Do this.", 2)]
     plain = as_text(findings, "t", color=False, width=None).splitlines()
-    assert plain[1] == "ok    ui        fine" and plain[2].startswith("FAIL  workers   word") and len(plain) == 4
+    assert plain[1] == "ok    ui         fine" and plain[2].startswith("FAIL  workers    word") and len(plain) == 4
     shown = as_text(findings, "t", color=True, width=80)
     assert "\x1b[1;31mFAIL\x1b[0m" in shown and len(shown.splitlines()) > 4

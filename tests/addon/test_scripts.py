@@ -80,7 +80,7 @@ def test_nothing_listens() -> None:
     done = subprocess.run([TEST_FLOWER, f"http://127.0.0.1:{free_port()}/"], capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert done.returncode == 1
-    assert lines[1].startswith("FAIL  ui        nothing listens on 127.0.0.1")
+    assert lines[1].startswith("FAIL  ui         nothing listens on 127.0.0.1")
     assert lines[-1] == "Not well: Flower is not accessible (exit 1)."
 
 

@@ -37,7 +37,9 @@ def busy_port(host: Host, port: int) -> Iterator[None]:
         host.run("systemctl", "stop", unit)
 
 
-@pytest.mark.parametrize(("port", "variable"), [(443, "flower_https_port"), (80, "flower_http_port")])
+@pytest.mark.parametrize(
+    ("port", "variable"), [(443, "flower_https_port"), (80, "flower_http_port"), (8000, "flower_metrics_port")]
+)
 def test_port_in_use_by_somebody_else(
     host: Host, attempt: Attempt, untouched: Untouched, port: int, variable: str
 ) -> None:

@@ -157,6 +157,17 @@ MISTAKES = {
     "headers that are believed from nobody": Mistake(
         {"flower_auth": "header", "flower_access": [{"role": "viewer", "users": ["*"]}]}, ["flower_header_proxies"]
     ),
+    "a database that is down": Mistake(
+        {"flower_history_url": f"postgresql://ada:{SECRET}@127.0.0.1:9/history"},
+        ["flower_history_url", "127.0.0.1:9", "nothing answers"],
+    ),
+    "a database that is none": Mistake(
+        {"flower_history_url": f"postgresql://ada:{SECRET}@127.0.0.1:6379/history"},
+        ["flower_history_url", "not PostgreSQL"],
+    ),
+    "a database of a kind that is not known": Mistake(
+        {"flower_history_url": f"mysql://ada:{SECRET}@127.0.0.1/history"}, ["flower_history_url", "postgresql://"]
+    ),
     "a network that is none": Mistake({"flower_allow": ["10.0.0.0/33"]}, ["flower_allow", "10.0.0.0/33"]),
     "PROXY protocol from anybody": Mistake({"flower_proxy_protocol": True}, ["flower_trusted_proxies"]),
     "a redaction pattern that is none": Mistake(

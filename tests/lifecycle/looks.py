@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from tests.hosts import USER_NAME, Host, basic, scenario_secrets, wait_for
 
@@ -21,6 +22,24 @@ def release(host: Host, instance: str = "main") -> str:
 def main_pid(host: Host, instance: str = "main") -> int:
     """Main process of an instance; 0 when it does not run."""
     return int(host.show("MainPID", unit=f"flower@{instance}.service")["MainPID"])
+
+
+def collector_pid(host: Host, instance: str = "main") -> int:
+    """Main process of an instance's collector; 0 when it does not run."""
+    return int(host.show("MainPID", unit=f"flower-collector@{instance}.service")["MainPID"])
+
+
+def collector_health(host: Host, port: int = 8000) -> dict[str, Any]:
+    """What a collector says of itself."""
+    script = """
+import json, sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(f"http://127.0.0.1:{json.load(sys.stdin)}/health", timeout=10).read().decode())
+except urllib.error.HTTPError as error:
+    print(error.read().decode())
+"""
+    told: dict[str, Any] = host.python(script, port)
+    return told
 
 
 def running_release(host: Host, instance: str = "main") -> str:
@@ -42,3 +61,6 @@ def assert_serves(host: Host) -> None:
     wait_for("the front door shows the workers", lambda: sees_workers(host), seconds=60)
     assert host.show("ActiveState")["ActiveState"] == "active"
     assert running_release(host) == release(host)
+    assert (health := collector_health(host))["status"] == "ok", health
+    maps = host.run("cat", f"/proc/{collector_pid(host)}/maps")
+    assert f"/opt/flower/releases/{release(host)}/" in maps

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.hosts import Host
-from tests.lifecycle.looks import NEW, assert_serves, main_pid, release, running_release
+from tests.lifecycle.looks import NEW, assert_serves, collector_pid, main_pid, release, running_release
 from tests.plays import kill_play_at, run_play
 
 # A package that installs well, lets other programs work, and breaks Flower itself, in the way that a file says.
@@ -80,6 +80,19 @@ def test_a_release_that_does_not_answer(host: Host, broken: str, how: str, says:
     assert_serves(host)
 
 
+def test_a_collector_that_cannot_start(host: Host) -> None:
+    """It takes nothing with it: both go on as they were."""
+    pids = main_pid(host), collector_pid(host)
+    # an address that no host of a test has (RFC 5737)
+    play = run_play("site.yml", {**NEW, "flower_metrics_address": "192.0.2.1"})
+    assert play.code != 0
+    assert "Metrics cannot be served on 192.0.2.1:8000" in play.message
+    assert "serves again" in play.message
+    assert_serves(host)
+    assert "192.0.2.1" not in host.run("cat", "/etc/flower/main/flowerbed-collector.json")
+    assert (main_pid(host), collector_pid(host)) != pids
+
+
 def test_the_play_after_it_has_nothing_to_do(host: Host) -> None:
     """Configuration and unit went back as well."""
     assert run_play("site.yml", NEW).well().changed_tasks == []
@@ -104,8 +117,9 @@ def test_a_play_killed_between_configure_and_activate(host: Host) -> None:
 
 DAMAGE = """
 set -e
-systemctl disable --now --quiet flower@main.service
-rm /etc/systemd/system/flower@main.service /opt/flower/main/current
+systemctl disable --now --quiet flower@main.service flower-collector@main.service
+rm /etc/systemd/system/flower@main.service /etc/systemd/system/flower-collector@main.service /opt/flower/main/current
+rm /etc/flower/main/flowerbed-collector.json /etc/flower/main/credentials/collector.json
 echo 'max_tasks = "many"' >> /etc/flower/main/flowerconfig.py
 rm /etc/flower/main/flowerbed.json /etc/flower/main/credentials/flower.json
 chmod 0755 /etc/flower/main/credentials
@@ -132,5 +146,6 @@ def test_one_play_repairs_all_damage(host: Host) -> None:
     ]  # fmt: skip
     assert "many" not in host.run("cat", "/etc/flower/main/flowerconfig.py")
     assert "flower-main" in host.run("id", "-nG", "www-data").split()
-    assert host.run("systemctl", "is-enabled", "flower@main.service", "nginx.service").split() == ["enabled"] * 2
+    units = ("flower@main.service", "flower-collector@main.service", "nginx.service")
+    assert host.run("systemctl", "is-enabled", *units).split() == ["enabled"] * 3
     assert run_play("site.yml", NEW).well().changed_tasks == []

@@ -9,6 +9,7 @@ import subprocess
 from urllib.parse import urlencode
 
 from tests.hosts import USER_NAME, Host, basic, scenario_secrets, wait_for
+from tests.lifecycle.looks import collector_pid
 from tests.plays import run_play
 
 
@@ -82,7 +83,9 @@ def test_a_changed_password_ends_that_users_sessions_and_no_others(host: Host) -
         {"name": USER_NAME, "password": random.token_urlsafe(18)},
         {"name": "vera", "password": known["viewer_password"], "role": "viewer"},
     ]
+    pid = collector_pid(host)
     run_play("site.yml", {"flower_users": users}).well()
+    assert collector_pid(host) == pid, "no event is lost for a password"
     assert host.get("/api/workers", sessions[USER_NAME]).status == 401
     assert host.get("/api/workers", sessions["vera"]).status == 200
     run_play("site.yml").well()

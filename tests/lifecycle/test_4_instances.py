@@ -22,6 +22,7 @@ SHOP = {
     "flower_server_name": "shop.test",
     "flower_url_prefix": "flower",
     "flower_broker_url": "{{ scenario_broker | combine({'db': 1}) | flowerbed.celery.broker_url }}",
+    "flower_metrics_port": 8001,
     "flower_users": [],
 }
 
@@ -67,6 +68,14 @@ def test_without_users_it_must_be_said_aloud(host: Host) -> None:
     play = run_play("site.yml", SHOP)
     assert play.code != 0
     assert "flower_users" in play.message
+    assert before.changes(fingerprint(host), ignore=WORKLOAD) == []
+
+
+def test_each_needs_a_port_of_its_own_for_metrics(host: Host, variables: dict[str, Any], trusted: None) -> None:
+    before = fingerprint(host)
+    play = run_play("site.yml", {**variables, "flower_metrics_port": 8000})
+    assert play.code != 0
+    assert "flower_metrics_port: port 8000 is in use by flower-collector@main.service" in play.message
     assert before.changes(fingerprint(host), ignore=WORKLOAD) == []
 
 
@@ -137,7 +146,9 @@ def test_neither_reads_what_is_the_others(host: Host, user: str, other: str) -> 
     for path in (
         f"/etc/flower/{other}/credentials/flower.json",
         f"/etc/flower/{other}/tls/private_key.pem",
+        f"/etc/flower/{other}/credentials/collector.json",
         f"/run/credentials/flower@{other}.service/flower.json",
+        f"/run/credentials/flower-collector@{other}.service/flower.json",
         f"/run/flower/{other}/flower.sock",
         f"/var/lib/flower/{other}/.",
     ):

@@ -22,7 +22,7 @@ ACCOUNTS = tuple(f"/etc/{name}{end}" for name in DATABASES for end in ("", "-"))
 
 def traces(look: Fingerprint, instance: str) -> list[str]:
     """Everything on the host that bears the name of an instance."""
-    names = (f"flower-{instance}", f"flower@{instance}", f"flower/{instance}")
+    names = (f"flower-{instance}", f"flower@{instance}", f"flower-collector@{instance}", f"flower/{instance}")
     found = [*look.files, *look.units, *look.running, *look.users, *look.groups]
     return [entry for entry in found if any(name in entry for name in names)]
 

@@ -155,3 +155,55 @@ def test_who_listens(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert list(look.listeners([port, free_port()])) == [str(port)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "sslmode", "problem"),
+    [
+        (b"S", "verify-full", ""),
+        (b"N", "prefer", ""),
+        (b"N", "require", "plain"),
+        (b"-ERR unknown command\r\n", "prefer", "not-postgresql"),
+        (b"", "prefer", "not-postgresql"),
+    ],
+)
+def test_a_database_is_asked_for_tls(answer: bytes, sslmode: str, problem: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asked = []
+
+        def serve() -> None:
+            link, _ = server.accept()
+            with link:
+                asked.append(link.recv(64))
+                link.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        port = server.getsockname()[1]
+        said = look.ask_history(f"postgresql://bob:b9JmX2vQe7@127.0.0.1:{port}/shop?sslmode={sslmode}")
+        thread.join(10)
+    assert said == {"at": f"127.0.0.1:{port}", "problem": problem, "detail": ""}
+    assert asked == [struct.pack(">II", 8, 80877103)]
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("postgresql://bob:b9JmX2vQe7@127.0.0.1:1/shop", "unreachable"),
+        ("postgresql:///shop?host=127.0.0.1&port=1", "unreachable"),
+        ("postgresql://bob:b9JmX2vQe7@db.invalid/shop", "unknown-host"),
+        ("postgresql:///shop?host=/run/postgresql", ""),
+        ("sqlite:////var/lib/flower/main/history.sqlite", ""),
+    ],
+)
+def test_a_database_that_is_not_there(url: str, problem: str) -> None:
+    said = look.ask_history(url)
+    assert said["problem"] == problem
+    assert "b9JmX2vQe7" not in json.dumps(said)
+
+
+def test_a_collector_is_told_by_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = {"/proc/7/cgroup": "0::/system.slice/system-flower.slice/flower-collector@shop.service\n"}
+    monkeypatch.setattr(look, "_text", lambda path: lines.get(path, ""))
+    assert look.unit_of("7") == "flower-collector@shop.service"
+    assert look.unit_of("8") == ""

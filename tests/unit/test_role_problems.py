@@ -27,12 +27,14 @@ LOOK: dict[str, Any] = {
     "conflicts": [],
     "free_bytes": 10**9,
     "issuer": {"problem": "", "detail": ""},
+    "history": {"at": "", "problem": "", "detail": ""},
     "brokers": [{"at": "redis.example.org:6379", "problem": "", "detail": ""}],
 }
 EXPECTED: dict[str, Any] = {
     "supported": {"debian": ["12", "13"]},
     "needed_bytes": 250_000_000,
-    "ports": {"flower_http_port": 80, "flower_https_port": 443},
+    "ports": {"flower_http_port": 80, "flower_https_port": 443, "flower_metrics_port": 8000},
+    "collector": "flower-collector@main.service",
     "check_mode": False,
 }
 
@@ -77,6 +79,35 @@ def test_a_good_inventory_has_no_problem() -> None:
         ({"flower_url_prefix": "a b"}, "flower_url_prefix"),
         ({"flower_server_name": "a;b"}, "flower_server_name"),
         ({"flower_watchdog_sec": 1}, "flower_watchdog_sec: 1 is out of range"),
+        (
+            {"flower_metrics_address": "flower.example.org"},
+            "flower_metrics_address: flower.example.org is no IP address",
+        ),
+        ({"flower_metrics_port": 0}, "flower_metrics_port: 0 is out of range"),
+        ({"flower_metrics_port": "443"}, "flower_metrics_port: it is the same as flower_https_port"),
+        ({"flower_metrics_buckets": []}, "flower_metrics_buckets: these are no bounds"),
+        ({"flower_metrics_buckets": [1, 1]}, "flower_metrics_buckets"),
+        ({"flower_metrics_buckets": [0.1, "ten"]}, "flower_metrics_buckets"),
+        ({"flower_metrics_buckets": [True, 2]}, "flower_metrics_buckets"),
+        ({"flower_metrics_task_buckets": {"etl.*": [3600, 60]}}, "flower_metrics_task_buckets: etl.* has no bounds"),
+        ({"flower_metrics_series_limit": 5}, "flower_metrics_series_limit: 5 is out of range"),
+        (
+            {"flower_history_url": "mysql://shop:b9JmX2vQe7@db/shop"},
+            "flower_history_url: it names no database that is known",
+        ),
+        ({"flower_history_url": "postgresql://shop:b9JmX2vQe7@db"}, "flower_history_url: it names no database after"),
+        ({"flower_history_url": "postgresql://shop:b9JmX2vQe7@db:port/shop"}, "flower_history_url: it is not the URL"),
+        ({"flower_history_url": "sqlite:////srv/history.sqlite"}, "below /var/lib/flower/main/ only"),
+        ({"flower_history_url": "sqlite:////var/lib/flower/main/../x"}, "below /var/lib/flower/main/ only"),
+        ({"flower_history_url": "postgresql://db/x", "flower_history": False}, "it is not used with flower_history"),
+        ({"flower_history_url": "postgresql://db/x", "flower_collector": False}, "without a collector nothing writes"),
+        ({"flower_history_size": "much"}, "flower_history_size: much is no size"),
+        ({"flower_history_size": "1M"}, "flower_history_size: 1M is no size from 16M on"),
+        ({"flower_history_days": -1}, "flower_history_days: -1 is out of range"),
+        ({"flower_history_text_lengths": {"argz": 1}}, "flower_history_text_lengths: argz is no text"),
+        ({"flower_history_text_lengths": {"args": -1}}, "flower_history_text_lengths: args: -1 is no number"),
+        ({"flower_collector_memory_max": "lots"}, "flower_collector_memory_max: 'lots'"),
+        ({"flower_collector_cpu_quota": "two"}, "flower_collector_cpu_quota"),
     ],
 )
 def test_a_bad_variable_gives_one_sentence(changes: dict[str, Any], says: str) -> None:
@@ -94,12 +125,42 @@ def test_an_instance_can_be_removed_without_a_broker_or_users() -> None:
     assert variables(flower_state="absent", flower_broker_url="", flower_users=[]) == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"flower_history_url": "postgresql://shop:b9JmX2vQe7@db.example.org:5433/shop?sslmode=verify-full"},
+        {"flower_history_url": "postgresql:///shop?host=/run/postgresql"},
+        {"flower_history_url": "sqlite:////var/lib/flower/main/other.sqlite"},
+        {"flower_history_size": "20G", "flower_history_rows": 10**7, "flower_history_days": 0},
+        {"flower_metrics_address": "::", "flower_metrics_task_buckets": {"etl.*": [60, 86400.5, "172800"]}},
+        {"flower_history_text_lengths": {"result": 0, "traceback": "4096"}},
+        {"flower_collector": False, "flower_metrics_port": 443},
+    ],
+)
+def test_a_good_collector_has_no_problem(changes: dict[str, Any]) -> None:
+    assert variables(**changes) == []
+
+
 def test_variables_of_other_roles_can_be_named() -> None:
     assert variables(flower_shop="roses", flower_foreign_variables=["flower_shop"]) == []
 
 
 def test_a_good_host_has_no_problem() -> None:
     assert host() == []
+
+
+def test_the_port_of_the_own_collector_is_free() -> None:
+    assert host(listeners={"8000": "flower-collector@main.service"}) == []
+
+
+@pytest.mark.parametrize("problem", ["unknown-host", "unreachable", "not-postgresql", "plain"])
+def test_every_answer_of_a_database_has_a_sentence(problem: str) -> None:
+    answer = {"at": "db:5432", "problem": problem, "detail": "why"}
+    problems = host(history=answer)
+    assert len(problems) == 1
+    assert problems[0].startswith("flower_history_url: ")
+    # the same play may bring the database
+    assert (host(history=answer, check_mode=True) == []) == (problem in ("unknown-host", "unreachable"))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +172,8 @@ def test_a_good_host_has_no_problem() -> None:
         ({"python": [3, 9, 2]}, "flower_python: it is Python 3.9.2"),
         ({"listeners": {"443": "apache2"}}, "flower_https_port: port 443 is in use by apache2"),
         ({"listeners": {"80": "?"}}, "flower_http_port: port 80"),
+        ({"listeners": {"8000": "nginx"}}, "flower_metrics_port: port 8000 is in use by nginx"),
+        ({"listeners": {"8000": "flower-collector@shop.service"}}, "in use by flower-collector@shop.service"),
         ({"conflicts": ["/etc/nginx/sites-enabled/shop"]}, "flower_server_name: /etc/nginx/sites-enabled/shop"),
         ({"free_bytes": 10**6}, "1 MB are free"),
     ],

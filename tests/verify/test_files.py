@@ -13,9 +13,13 @@ WANTED = [
     ("/etc/flower/main/flowerbed.json", "644", "root", "root"),
     ("/etc/flower/main/credentials", "700", "root", "root"),
     ("/etc/flower/main/credentials/flower.json", "600", "root", "root"),
+    ("/etc/flower/main/flowerbed-collector.json", "644", "root", "root"),
+    ("/etc/flower/main/credentials/collector.json", "600", "root", "root"),
+    ("/var/lib/flower/main/history.sqlite", "600", "flower-main", "flower-main"),
     ("/etc/flower/main/tls", "700", "root", "root"),
     ("/etc/flower/main/tls/private_key.pem", "600", "root", "root"),
     ("/etc/systemd/system/flower@main.service", "644", "root", "root"),
+    ("/etc/systemd/system/flower-collector@main.service", "644", "root", "root"),
     ("/etc/nginx/sites-available/flower-main.conf", "644", "root", "root"),
     ("/run/flower/main", "750", "flower-main", "flower-main"),
 ]

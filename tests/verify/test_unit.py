@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.hosts import UNIT, Host, wait_for
+import pytest
+
+from tests.hosts import COLLECTOR, UNIT, Host, wait_for
 
 
-def test_exposure_is_at_most_1_2(host: Host) -> None:
+@pytest.mark.parametrize("unit", [UNIT, COLLECTOR])
+def test_exposure_is_at_most_1_2(host: Host, unit: str) -> None:
     done = subprocess.run(
-        ["docker", "exec", host.name, "systemd-analyze", "security", "--no-pager", "--threshold=12", UNIT],
+        ["docker", "exec", host.name, "systemd-analyze", "security", "--no-pager", "--threshold=12", unit],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     summary = next((line for line in done.stdout.splitlines() if "Overall exposure" in line), done.stderr)
     assert done.returncode == 0, summary
 
 
-def test_it_notifies_and_is_watched(host: Host) -> None:
-    shown = host.show("Type", "WatchdogUSec", "ActiveState", "SubState", "User", "NRestarts", "UnitFileState")
+@pytest.mark.parametrize("unit", [UNIT, COLLECTOR])
+def test_it_notifies_and_is_watched(host: Host, unit: str) -> None:
+    names = ("Type", "WatchdogUSec", "ActiveState", "SubState", "User", "NRestarts", "UnitFileState")
+    shown = host.show(*names, unit=unit)
     assert (shown["Type"], shown["ActiveState"], shown["SubState"]) == ("notify", "active", "running")
     assert shown["User"] == "flower-main"
     assert shown["UnitFileState"] == "enabled"

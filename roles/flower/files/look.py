@@ -53,8 +53,17 @@ def first_number(command: list[str], pattern: str) -> str:
     return found.group(1) if found else ""
 
 
+def unit_of(pid: str) -> str:
+    """Return the collector's unit that the process is of, or an empty text (cgroups(7))."""
+    found = re.search(r"/(flower-collector@[^/\n]+\.service)", _text(f"/proc/{pid}/cgroup"))
+    return found.group(1) if found else ""
+
+
 def listeners(ports: list[int]) -> dict[str, str]:
-    """Return who listens on those of ``ports`` that are taken: ``{"443": "nginx"}``; ``"?"`` where ss does not tell."""
+    """Return who listens on those of ``ports`` that are taken: ``{"443": "nginx"}``; ``"?"`` where ss does not tell.
+
+    A collector is told by its unit, since an instance's own is no stranger and another instance's is.
+    """
     try:
         done = subprocess.run(["ss", "-Hltnp"], stdout=subprocess.PIPE, text=True, check=False, timeout=10)
     except (OSError, subprocess.SubprocessError):
@@ -64,8 +73,8 @@ def listeners(ports: list[int]) -> dict[str, str]:
         fields = line.split()
         port = fields[3].rpartition(":")[2] if len(fields) > 3 else ""
         if port.isdigit() and int(port) in ports:
-            name = re.search(r'\(\("([^"]+)"', line)
-            taken[port] = name.group(1) if name else "?"
+            name = re.search(r'\(\("([^"]+)",pid=(\d+)', line)
+            taken[port] = unit_of(name.group(2)) or name.group(1) if name else "?"
     return taken
 
 
@@ -232,6 +241,40 @@ def ask_broker(url: str, ssl_options: dict[str, object]) -> dict[str, str]:
         answer.update(problem="tls", detail=getattr(error, "verify_message", "") or getattr(error, "reason", "") or "")
     except OSError as error:
         answer.update(problem="unreachable", detail=error.strerror or str(error))
+    return answer
+
+
+def ask_history(url: str) -> dict[str, str]:
+    """Return ``{"at": where, "problem": code, "detail": text}`` for the PostgreSQL server of a history's URL.
+
+    It is asked whether it speaks TLS, which every PostgreSQL answers with one letter before any sign-in
+    (https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest); user, password and database are
+    tried by the collector itself.  Codes: unreachable, unknown-host, not-postgresql, plain.
+    """
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    host = parts.hostname or query.get("host", [""])[0]
+    port = str(parts.port or query.get("port", ["5432"])[0])
+    answer = {"at": f"{host}:{port}", "problem": "", "detail": ""}
+    if not parts.scheme.startswith("postgres") or not host or host.startswith("/"):
+        # A file, or a socket of this host's.
+        return answer
+    try:
+        link = socket.create_connection((host, int(port)), timeout=TIMEOUT)
+    except socket.gaierror as error:
+        return {**answer, "problem": "unknown-host", "detail": error.strerror or ""}
+    except (OSError, ValueError, OverflowError) as error:
+        return {**answer, "problem": "unreachable", "detail": getattr(error, "strerror", None) or str(error)}
+    try:
+        with link:
+            link.sendall(struct.pack(">II", 8, 80877103))
+            said = link.recv(1)
+    except OSError:
+        said = b""
+    if said not in (b"S", b"N"):
+        answer["problem"] = "not-postgresql"
+    elif said == b"N" and query.get("sslmode", [""])[0] in ("require", "verify-ca", "verify-full"):
+        answer["problem"] = "plain"
     return answer
 
 
@@ -409,6 +452,8 @@ def main(request: str) -> None:
         "current": os.path.basename(current) if os.path.exists(current) else "",
         "configured": readable_json(f"/etc/flower/{instance}/credentials/flower.json"),
         "activation_stale": newer(asked["activation_files"], asked["activation_stamp"]),
+        "collector_stale": newer(asked["collector_files"], asked["collector_stamp"]),
+        "collector_left": [path for path in asked["collector_files"][:-1] if os.path.lexists(path)],
         "proxy_stale": newer(asked["proxy_files"], asked["proxy_stamp"]),
         "listeners": listeners(asked["ports"]),
         "conflicts": proxy_conflicts(asked["proxy_files"][0], asked["names"], asked["ports"])
@@ -417,6 +462,7 @@ def main(request: str) -> None:
         "free_bytes": free_bytes(f"{root}/releases"),
         "issuer": ask_issuer(asked["issuer"], asked["issuer_ca"]) if asked["issuer"] else {"problem": "", "detail": ""},
         "acme": acme(asked["acme"]),
+        "history": ask_history(asked["history"]),
         "brokers": [ask_broker(url, asked["broker_ssl"]) for url in asked["brokers"]],
     }
     print(json.dumps(answer))

@@ -99,6 +99,8 @@ class Redact:
 class Collector:
     """The process that counts events; see metrics/observe.py for what it counts."""
 
+    #: whether this instance has one; `python -m flowerbed collector` runs without asking
+    enabled: bool = False
     address: str = "127.0.0.1"
     port: int = 8000
     #: ask workers for events, for those that were started without -E
@@ -129,6 +131,12 @@ class History:
     rows: int = 0
     #: bytes
     size: int = 0
+    #: seconds without a word from a worker after which its started tasks are called lost
+    lost_after: int = 300
+    #: the most characters kept of each text; 0 keeps none of it
+    text_lengths: dict[str, int] = field(
+        default_factory=lambda: {"args": 1024, "kwargs": 1024, "result": 1024, "exception": 1024, "traceback": 16384}
+    )
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="flowerbed doctor",
         description="Is this Flower well? One line a check.",
         epilog="Exit: 0 all passed, 1 not accessible or settings that cannot be read, 2 no workers, "
-        "3 authentication or security, 64 bad usage. "
+        "3 authentication or security, 4 events not counted or tasks not remembered, 64 bad usage. "
         "A URL with a password is best given by standard input: doctor - < file",
     )
     parser.add_argument(
@@ -60,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _examine(options: argparse.Namespace) -> tuple[list[Finding], str]:
-    only = tuple(name.strip() for name in (options.only or ",".join(CHECKS)).split(",") if name.strip())
-    if unknown := [name for name in only if name not in CHECKS]:
+    only = tuple(name.strip() for name in options.only.split(",") if name.strip()) if options.only else None
+    if unknown := [name for name in only or () if name not in CHECKS]:
         raise UsageError(f"--only: {unknown[0]} is not a check; these are: {', '.join(CHECKS)}.")
     if options.url and (options.settings or options.socket):
         raise UsageError("Give either a URL, or --settings (and --socket).")

@@ -8,7 +8,7 @@ from flowerbed.doctor import programs
 from flowerbed.doctor.door import BODY_LIMIT, METRICS_LIMIT, Answer, Door, UnreachableError, UsageError, is_loopback
 from flowerbed.doctor.inside import Inside
 from flowerbed.doctor.masking import Masker
-from flowerbed.doctor.report import CHECKS, EXIT_OF, Finding
+from flowerbed.doctor.report import CHECKS, COLLECTOR_CHECKS, EXIT_OF, Finding
 
 CLOSE_API = "Set flower_users, and take FLOWER_UNAUTHENTICATED_API out of Flower's environment."
 
@@ -25,20 +25,23 @@ class Examination:
         self._entered: Answer | None = None
         self._seen: dict[tuple[str, str], Answer] = {}
 
-    def run(self, only: Iterable[str] = CHECKS) -> list[Finding]:
-        """All findings of the wanted checks, in the order of CHECKS."""
-        wanted = set(only)
+    def usual(self) -> tuple[str, ...]:
+        """The checks that can be made here."""
+        collects = self.inside is not None and self.inside.settings.collector.enabled
+        return tuple(name for name in CHECKS if collects or name not in COLLECTOR_CHECKS)
+
+    def run(self, only: Iterable[str] | None = None) -> list[Finding]:
+        """All findings of the wanted checks (the usual ones when not given), in the order of CHECKS."""
+        wanted = set(self.usual() if only is None else only)
         # the broker is looked at before the workers, since it explains their absence
-        order: list[str] = [
-            name for name in ("ui", "auth", "tasks", "metrics", "broker", "workers", "security") if name in wanted
-        ]
+        order = sorted(wanted, key=lambda name: (name == "workers", CHECKS.index(name)))
         found: dict[str, Finding] = {name: self._guarded(name, wanted) for name in order}
         return [found[name] for name in CHECKS if name in wanted]
 
     def _guarded(self, name: str, wanted: set[str]) -> Finding:
         check: Callable[[], Finding] = getattr(self, f"check_{name}")
-        # the broker is seen from the host even when the page is not
-        if self.down and name != "ui" and not (name == "broker" and self.inside):
+        # these are seen from the host even when the page is not
+        if self.down and name != "ui" and not (name in ("broker", *COLLECTOR_CHECKS) and self.inside):
             if "ui" in wanted:
                 return Finding(name, "skip", "Flower is not reachable")
             return self._fail(name, self.down.reason, self.down.hint, 1)

@@ -7,9 +7,26 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-CHECKS = ("ui", "auth", "tasks", "metrics", "workers", "broker", "security")
-EXIT_OF = {"ui": 1, "tasks": 1, "metrics": 1, "auth": 3, "security": 3, "workers": 2, "broker": 2}
-_MEANING = {1: "Flower is not accessible", 2: "no workers", 3: "authentication or security"}
+CHECKS = ("ui", "auth", "tasks", "metrics", "workers", "broker", "collector", "history", "security")
+#: asked on the host only, of an instance that has a collector
+COLLECTOR_CHECKS = ("collector", "history")
+EXIT_OF = {
+    "ui": 1,
+    "tasks": 1,
+    "metrics": 1,
+    "auth": 3,
+    "security": 3,
+    "workers": 2,
+    "broker": 2,
+    "collector": 4,
+    "history": 4,
+}
+_MEANING = {
+    1: "Flower is not accessible",
+    2: "no workers",
+    3: "authentication or security",
+    4: "events are not counted or tasks not remembered",
+}
 
 
 @dataclass
@@ -24,9 +41,9 @@ class Finding:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0, or the gravest: 1 not accessible, then 3 authentication or security, then 2 no workers."""
+    """0, or the gravest: 1 not accessible, 3 authentication or security, 2 no workers, 4 nothing counted or kept."""
     failed = {finding.exit for finding in findings if finding.status == "fail"}
-    return next((code for code in (1, 3, 2) if code in failed), 0)
+    return next((code for code in (1, 3, 2, 4) if code in failed), 0)
 
 
 def as_json(findings: list[Finding]) -> str:
@@ -44,10 +61,10 @@ def as_text(findings: list[Finding], title: str, *, color: bool, width: int | No
         word = "FAIL" if item.status == "fail" else item.status
         text = item.message + (f". {item.hint}" if item.hint else "")
         if width and width > 50:
-            text = textwrap.fill(text, width - 1, initial_indent=" " * 16, subsequent_indent=" " * 16,
-                                 break_long_words=False, break_on_hyphens=False)[16:]  # fmt: skip
+            text = textwrap.fill(text, width - 1, initial_indent=" " * 17, subsequent_indent=" " * 17,
+                                 break_long_words=False, break_on_hyphens=False)[17:]  # fmt: skip
         shown = f"\x1b[{paint[item.status]}m{word:<4}\x1b[0m" if color else f"{word:<4}"
-        lines.append(f"{shown}  {item.name:<8}  {text}")
+        lines.append(f"{shown}  {item.name:<9}  {text}")
     code = exit_code(findings)
     skipped = sum(item.status == "skip" for item in findings)
     if code:
