@@ -6,9 +6,9 @@ from sqlalchemy import exc
 
 
 class HistoryError(Exception):
-    """The history cannot be written now; the text is one sentence.
+    """The history cannot be written or read now; the text is one sentence.
 
-    `kind` is one of down, denied, missing, full, locked, readonly, newer, damaged, schema or other.
+    `kind` is one of down, denied, missing, full, locked, readonly, newer, damaged, schema, slow or other.
     """
 
     def __init__(self, kind: str, sentence: str) -> None:

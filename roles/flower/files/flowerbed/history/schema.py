@@ -3,9 +3,9 @@
 The columns of `tasks` are the fields of collector.tasks.Record.  A row may be written several times by records that
 know different parts (the collector was restarted, or had forgotten the task), hence no row is ever simply replaced.
 
-The indexes are in migrations/versions/0001_first.py: a page of tasks sorted by their start, newest first, and filtered
-by state, name, worker or queue, is read from one index in its order.  Those of name, worker and queue hold the state
-too, so that no row is fetched that does not fit.  The start is null for tasks that did not start: those come last.
+The indexes are in migrations/versions: a page of tasks sorted by their start, newest first, and filtered by state, or
+by name, worker or queue and state, is read from one index in its order; paging.py says what is made of them.  The start
+is null for tasks that did not start: those come last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy import Boolean, Column, Double, Integer, MetaData, Table, Text
 from flowerbed.collector.tasks import Record
 
 #: the revision of migrations/ that these tables are of
-REVISION = "0001"
+REVISION = "0002"
 
 metadata = MetaData()
 

@@ -4,6 +4,7 @@ A Store is for one thread.  Every error of the database comes out as a HistoryEr
 database does not take for what they hold are dropped alone, and counted.
 """
 
+# ruff: noqa: PLC0415  # psycopg is loaded when there is a PostgreSQL
 from __future__ import annotations
 
 import logging
@@ -26,11 +27,15 @@ from flowerbed.settings import SettingsError
 BUSY_SECONDS = 5
 #: what PostgreSQL may take to accept a connection, and for one statement, in seconds
 CONNECT_SECONDS, STATEMENT_SECONDS = 10, 60
+#: rows of one statement for PostgreSQL, which is a text of about a kilobyte a row
+STATEMENT_ROWS = 2000
 #: SQLite's memory for pages, in kB
 CACHE_KB = 32 * 1024
 #: pages of the write-ahead log after which it is written back (16 MB), and what is kept of its file, in bytes
 CHECKPOINT_PAGES, LOG_BYTES = 4000, 64 * 1024 * 1024
 
+#: https://www.postgresql.org/docs/current/libpq-ssl.html
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _NAMES = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _encode = msgspec.json.Encoder().encode
 
@@ -49,7 +54,28 @@ def checked_url(url: str) -> URL:
         raise SettingsError(f"flower_history_url: {parsed.drivername} is not a database that is known: {hint}.")
     if not parsed.database or (backend == "sqlite" and not Path(parsed.database).is_absolute()):
         raise SettingsError(f"flower_history_url names no database, or no whole path: {hint}.")
+    if backend != "sqlite":
+        _check_options(parsed)
     return parsed.set(drivername=_NAMES[backend])
+
+
+def _check_options(url: URL) -> None:
+    """Raises SettingsError for a port and for options that PostgreSQL's driver would refuse each time."""
+    if url.port is not None and not 0 < url.port < 65536:
+        raise SettingsError(f"flower_history_url: {url.port} is no port.")
+    options = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
+    mode = options.get("sslmode", SSL_MODES[0])
+    if mode not in SSL_MODES:
+        raise SettingsError(f"flower_history_url: sslmode must be one of {', '.join(SSL_MODES)}.")
+    try:
+        from psycopg import ProgrammingError, conninfo
+    except ImportError:
+        # said when it is used
+        return
+    try:
+        conninfo.make_conninfo("", **options)
+    except ProgrammingError as error:
+        raise SettingsError(f"flower_history_url has an option that is not known: {str(error).strip()}.") from None
 
 
 def open_store(url: str) -> Store:
@@ -158,8 +184,10 @@ class Store:
         if self.is_sqlite:
             connection.exec_driver_sql(schema.UPSERT_SQLITE, list(rows))
         else:
-            objects = [dict(zip(schema.COLUMNS, row, strict=True)) for row in rows]
-            connection.exec_driver_sql(schema.UPSERT_POSTGRESQL, (_encode(objects).decode(),))
+            for first in range(0, len(rows), STATEMENT_ROWS):
+                some = rows[first : first + STATEMENT_ROWS]
+                objects = [dict(zip(schema.COLUMNS, row, strict=True)) for row in some]
+                connection.exec_driver_sql(schema.UPSERT_POSTGRESQL, (_encode(objects).decode(),))
 
     def _save(self, connection: Connection, counters: Sequence[Counter]) -> None:
         if self.is_sqlite:
