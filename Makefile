@@ -31,12 +31,16 @@ scenario: setup ## one Molecule scenario: make scenario S=default
 lint: venv ## the linters only
 	@$(BIN)/python tests/run.py --lint
 
-bench: setup ## what an unchanged run of the role costs, and what masking costs
+bench: setup ## what a run of the role, masking, the collector and the pages cost, beside something named
 	@$(BIN)/python tests/bench/redact.py
+	@$(BIN)/python tests/bench/collector_scrape.py
+	@$(BIN)/python tests/bench/collector_load.py
+	@$(BIN)/python tests/bench/history_pages.py --rows 1000000
 	@$(BIN)/python tests/bench/bench.py
 
-docs: venv ## write the generated parts of README.md
+docs: venv ## write the generated parts of README.md and docs/metrics.md
 	@$(BIN)/python scripts/variables_table.py
+	@$(BIN)/python scripts/metrics_table.py
 
 format: venv ## let ruff format the Python
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -2,94 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from events_support import ROOT, Redis, application, free_port, wait_for, worker
-from prometheus_client.parser import text_string_to_metric_families
-
-Numbers = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def environment() -> dict[str, str]:
-    """Of a process that finds the add-on."""
-    files = str(ROOT / "roles/flower/files")
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": files, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-class Collecting:
-    """A collector with a history of its own."""
-
-    def __init__(self, directory: Path, redis: Redis, **collector: Any) -> None:
-        self.directory, self.redis, self.port = directory, redis, free_port()
-        self.database = directory / "history.sqlite"
-        settings = {
-            "credentials": str(directory / "flower.json"),
-            "collector": {"port": self.port, **collector},
-            "history": {"url": f"sqlite:///{self.database}"},
-            "redact": {"keys": ["*password*"]},
-        }
-        (directory / "flowerbed.json").write_text(json.dumps(settings))
-        (directory / "flower.json").write_text(json.dumps({"celery": {"broker_url": redis.url}}))
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> str:
-        return (self.directory / "log").read_text()
-
-    def start(self) -> None:
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "flowerbed", "collector", "--settings", str(self.directory / "flowerbed.json")],
-                env=environment(), cwd=self.directory, stdout=log, stderr=log,
-            )  # fmt: skip
-        wait_for(lambda: self.number("flowerbed_broker_connected") == 1, f"the collector: {self.log}", 30)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def numbers(self) -> Numbers:
-        families = text_string_to_metric_families(self.get("/metrics")[1])
-        return {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in families
-            for sample in family.samples
-        }
-
-    def number(self, name: str, **labels: str) -> float:
-        """The sum of all series with these labels."""
-        return sum(
-            value
-            for (found, given), value in self.numbers().items()
-            if found == name and set(labels.items()) <= set(given)
-        )
-
-    def rows(self) -> dict[str, tuple[str, str]]:
-        """Name and state of each task in the history."""
-        with sqlite3.connect(self.database) as connection:
-            found = connection.execute("SELECT id, name, state FROM tasks").fetchall()
-        return {str(uuid): (str(name), str(state)) for uuid, name, state in found}
+from events_support import Redis, application, wait_for, worker
+from process_support import Collecting, environment
 
 
 @pytest.fixture

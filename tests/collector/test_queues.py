@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from flowerbed.metrics.exposition import Writer
 from flowerbed.metrics.registry import Registry
 from flowerbed.metrics.waiting import Waiting
 from flowerbed.metrics.workers import Workers
+from tests.authority import Authority
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +271,8 @@ def test_passive_declaring_goes_on_after_a_queue_that_is_not_there() -> None:
         opened.append(Channel())
         return opened[-1]
 
-    found = ask_by_declaring(SimpleNamespace(channel=channel), ["orders", "gone", "empty", "gone too"], amqp=True)
+    asked = ["orders", "gone", "empty", "forbidden", "gone too"]
+    found = ask_by_declaring(SimpleNamespace(channel=channel), asked, amqp=True)
     assert found.queues == {
         "orders": Figures(7, None, 2),
         "gone": Figures(0, None, 0),
@@ -277,10 +280,8 @@ def test_passive_declaring_goes_on_after_a_queue_that_is_not_there() -> None:
         "gone too": Figures(0, None, 0),
     }
     assert found.unacked is None
-    assert len(opened) == 2
+    assert len(opened) == 3
     assert not any(one.is_open for one in opened)
-    with pytest.raises(AccessRefused):
-        ask_by_declaring(SimpleNamespace(channel=channel), ["forbidden"], amqp=True)
 
 
 def test_other_transports_are_asked_the_same_way() -> None:
@@ -336,6 +337,62 @@ def test_the_management_api_tells_what_workers_hold(api: Any) -> None:
     request = api.seen[0]
     assert request.path.startswith("/api/queues/shop%2Feu?columns=name,messages_ready,")
     assert base64.b64decode(request.headers["Authorization"].split()[1]) == b"monitor:p@ss/word"
+
+
+def test_the_brokers_own_authority_is_the_apis(tmp_path: Path) -> None:
+    authority = Authority.new()
+    certificate, key = authority.issue("localhost")
+    for name, text in {"ca": authority.pem, "both": certificate + key}.items():
+        (tmp_path / name).write_text(text)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(ANSWER).encode())
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "both")
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"https://localhost:{server.server_address[1]}"
+        assert queues.ask_management_api(url, "/", ["orders"], ca_certs=str(tmp_path / "ca")).unacked == 8
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            queues.ask_management_api(url, "/", ["orders"])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_without_the_management_api_amqp_tells(api: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once, and counted each time."""
+    api.handler.status = 401
+    one = asking(
+        "memory://", configured=["orders"], management_api=f"http://monitor:verysecret@127.0.0.1:{api.port}/api"
+    )
+    there = SimpleNamespace(
+        transport=SimpleNamespace(driver_type="amqp"), transport_options={}, ssl=False, virtual_host="shop",
+        channel=Channel, release=lambda: None,
+    )  # fmt: skip
+    one._connect = lambda: there
+    for _ in range(3):
+        one.poll()
+    found = told(one)
+    assert found['celery_queue_length{queue="orders"}'] == 7
+    assert found["flowerbed_queues_failures_total"] == 3
+    assert 'celery_queue_unacked{queue="orders"}' not in found
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "HTTP 401" in caplog.text
+    assert "verysecret" not in caplog.text
+    api.handler.status = 200
+    one.poll()
+    assert told(one)['celery_queue_unacked{queue="orders"}'] == 8
+    assert one.last_error == ""
 
 
 @pytest.mark.parametrize("answer", [b'{"error":"not_authorised"}', b"<html>", b"", b"[" * 100_000])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ import pytest
 import redis
 from events_support import Celery, Reading, Redis, Sentinel, application, client, free_port, wait_for, worker
 
-from flowerbed.collector import reader, reader_kombu, reader_redis
+from flowerbed.collector import reader, reader_redis
 from flowerbed.settings import SettingsError
 from tests.authority import Authority
 
@@ -293,7 +292,8 @@ def test_a_broker_that_is_killed(server: Redis, path: str) -> None:
         assert time.monotonic() - began < reader.LONGEST_WAIT_AWAY + 1
         hears(reading, celery)
         assert stats.reconnects == 1 and len(stats.gaps) == 1
-        assert 1.4 < stats.away_seconds < 10 and stats.gaps[0].end - stats.gaps[0].start == stats.away_seconds
+        assert 1.4 < stats.away_seconds < 10
+        assert stats.gaps[0].end - stats.gaps[0].start == pytest.approx(stats.away_seconds, abs=0.01)
 
 
 def test_a_broker_that_is_not_there_at_first(server: Redis, path: str) -> None:
@@ -490,66 +490,3 @@ def test_an_error_is_told_without_passwords() -> None:
     connection = reader.connections({"broker_url": urls})()
     text = reader.told(ValueError("pass-one\n and redis://bob:pass-two@host"), connection)
     assert text == "ValueError: *** and redis://bob:***@host"
-
-
-# ---------------------------------------------------------------------- RabbitMQ
-
-
-@pytest.fixture
-def amqp() -> dict[str, Any]:
-    """A RabbitMQ whose user may do everything in its virtual host, as amqp://user:password@host:port/vhost."""
-    url = os.environ.get("FLOWERBED_TEST_AMQP_URL")
-    if not url:
-        pytest.skip("FLOWERBED_TEST_AMQP_URL does not name a RabbitMQ to test with")
-    return {"broker_url": url}
-
-
-def test_rabbitmq(amqp: dict[str, Any], tmp_path: Path) -> None:
-    with Reading(amqp) as reading:
-        reading.wait_connected()
-        assert reading.reader.stats.path == "kombu"
-        with worker(tmp_path, amqp, "-E"):
-            reading.wait_type("worker-online")
-            done = application(amqp).send_task("shop.add", (1, 2))
-            assert reading.wait_type("task-succeeded", done.id).result == "3"
-            assert reading.types(done.id) == ["task-sent", "task-received", "task-started", "task-succeeded"]
-
-
-def test_rabbitmq_keeps_events_while_we_restart(amqp: dict[str, Any]) -> None:
-    name = f"celeryev.test-{time.time()}"
-    try:
-        with Reading(amqp, queue=name) as reading:
-            reading.wait_connected()
-            hears(reading, amqp)
-        send(amqp, *map(str, range(1000)))
-        with Reading(amqp, queue=name) as reading:
-            wait_for(lambda: len(reading.events) >= 1000, "what was sent meanwhile")
-            assert [event.uuid for event in reading.events] == list(map(str, range(1000)))
-    finally:
-        with reader.connections(amqp)() as connection:
-            connection.default_channel.queue_delete(name)
-
-
-def test_rabbitmq_queue_that_somebody_deletes(amqp: dict[str, Any]) -> None:
-    name = f"celeryev.test-{time.time()}"
-    with Reading(amqp, queue=name) as reading, reader.connections(amqp)() as connection:
-        reading.wait_connected()
-        connection.default_channel.queue_delete(name)
-        reading.wait_connected(2)
-        hears(reading, amqp)
-        connection.default_channel.queue_delete(name)
-
-
-def test_rabbitmq_queue_is_bounded(amqp: dict[str, Any]) -> None:
-    with reader.connections(amqp)() as connection:
-        bound = reader_kombu.queue_for(connection, "celeryev", "")
-        assert (bound.max_length, bound.expires) == (reader_kombu.QUEUE_LENGTH, reader_kombu.QUEUE_SECONDS)
-        assert bound.exclusive and not bound.durable
-
-
-def test_rabbitmq_refuses(amqp: dict[str, Any]) -> None:
-    wrong = {"broker_url": f"amqp://nobody:word-of-nobody@{amqp['broker_url'].rpartition('@')[2]}"}
-    with Reading(wrong, max_wait=0.5) as reading:
-        wait_for(lambda: reading.reader.stats.failures > 1, "refusals")
-        error = reading.reader.stats.last_error
-        assert "AccessRefused" in error and "word-of-nobody" not in error

@@ -26,6 +26,7 @@ def counted() -> Observer:
     for fields in events():
         event = Event(**fields)
         one.take(event, folder.fold(event, event.timestamp), event.timestamp)
+    one.settle(everything=True)
     # who sent the events of tasks is a worker too: only the exporter's two are to be compared
     one.workers.known.clear()
     for fields in heartbeats():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from metrics_support import change, heartbeat, observer, samples, value
 
 from flowerbed.collector.events import Event
-from flowerbed.metrics import names
+from flowerbed.collector.tasks import Folder
+from flowerbed.metrics import names, observe
+from flowerbed.redact import Redactor
+from flowerbed.settings import Redact
 
 
 def test_states_are_counted_and_all_of_them_are_there_from_the_first_event() -> None:
@@ -63,7 +68,7 @@ def test_denied_tasks_are_counted_as_other() -> None:
     assert value(one.registry, "celery_tasks_total", task="shop.add", state="succeeded", queue="orders") == 1
     assert value(one.registry, "celery_tasks_total", task="other", state="succeeded", queue="orders") == 2
     assert value(one.registry, "celery_task_runtime_seconds_count", task="other") == 2
-    assert value(one.registry, "flowerbed_metric_folded_total", metric="celery_tasks_total") is None
+    assert value(one.registry, "flowerbed_metric_folded_total", metric="celery_tasks_total") == 0
 
 
 def test_nothing_is_lost_and_little_is_made_of_a_flood_of_names() -> None:
@@ -158,7 +163,9 @@ def test_the_workers_own_heartbeat_counts_and_nonsense_does_not() -> None:
     one.check(0.0, 1)
     one.take(heartbeat("slow@h", freq=30.0), None, 0.0)
     one.take(heartbeat("mad@h", freq=1e9), None, 0.0)
-    one.take(heartbeat("madder@h", freq=-1.0), None, 0.0)
+    one.take(heartbeat("madder@h", freq=-1.0, active=-5, processed=-5), None, 0.0)
+    for name in ("active_tasks", "processed_tasks_total"):
+        assert value(one.registry, f"celery_worker_{name}", worker="madder@h") == 0
     assert one.check(60.0, 1) == ["mad@h", "madder@h"]
 
 
@@ -203,6 +210,33 @@ def test_every_metric_that_is_counted_is_in_the_table() -> None:
     known = {metric.name for metric in names.METRICS}
     assert {family.metric.name for family in one.registry.families} <= known
     assert {metric.name for metric, _ in one.registry.sources} <= known
-    assert len(names.markdown().splitlines()) == len(names.METRICS) + 2
     for metric in names.METRICS:
         assert metric.name.endswith("_total") == (metric.kind == names.COUNTER)
+
+
+def test_a_worker_that_is_faster_than_the_event_of_sending_has_its_queue_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = observer(celery_exporter=True)
+    folder = Folder(Redactor(Redact()))
+
+    def take(kind: str, uuid: str, hostname: str = "w1@host1", **more: object) -> None:
+        now = time.time()
+        event = Event(type=kind, uuid=uuid, hostname=hostname, timestamp=now, local_received=now, **more)
+        one.take(event, folder.fold(event, now), 0.0)
+
+    take("task-sent", "1", "gen1@web", name="shop.add", queue="orders")
+    take("task-received", "2", name="shop.add")
+    take("task-sent", "2", "gen1@web", name="shop.add", queue="orders")
+    # and one whose sender does not tell
+    take("task-received", "3", name="shop.add")
+    assert one.settle() == []
+    assert set(one.held) == {"2", "3"}
+    monkeypatch.setattr(observe, "ASIDE_SECONDS", 0)
+    assert one.settle() == ["2", "3"]
+    labels = {"task": "shop.add", "state": "received"}
+    assert value(one.registry, "celery_tasks_total", **labels, queue="orders") == 1
+    assert value(one.registry, "celery_tasks_total", **labels, queue="unknown") == 1
+    theirs = {"name": "shop.add", "hostname": "host1"}
+    assert value(one.registry, "celery_task_received_total", **theirs, queue_name="orders") == 1
+    assert value(one.registry, "celery_task_received_total", **theirs, queue_name="celery") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -93,6 +94,39 @@ def test_clients_that_say_nothing_do_not_keep_others_out_for_ever(
             time.sleep(0.1)
     for client in idle:
         client.close()
+
+
+def test_clients_that_say_a_little_now_and_then_do_not_either(
+    server: MetricsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flowerbed.metrics import server as module
+
+    monkeypatch.setattr(module, "LONGEST_SECONDS", 1.0)
+    slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(MOST_REQUESTS)]
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.05):
+            for client in slow:
+                with contextlib.suppress(OSError):
+                    client.sendall(b"G")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                assert get(server, "/metrics")[0] == 200
+                break
+            except (OSError, http.client.HTTPException):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+    finally:
+        stop.set()
+        thread.join()
+        for client in slow:
+            client.close()
 
 
 def test_scrapers_at_the_same_time_share_one_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,8 @@ def _collect(settings_path: str | None) -> int:
     from flowerbed.settings import SettingsError, load, load_credentials
 
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(message)s")
+    # it names each of its plugins at every start
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         settings = load(settings_path)
         return run(settings, load_credentials(settings))

@@ -42,6 +42,7 @@ REASONS = (
     "type",  # no type, or none that is a short text
     "uuid",  # a task's event without an id, or with one that is too long: cut, two ids could become one
     "hostname",  # a worker's event without a usable name
+    "unexpected",  # an error of ours while it was taken in
 )
 
 Name = Annotated[str, Meta(max_length=LONGEST_NAME)]

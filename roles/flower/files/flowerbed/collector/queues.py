@@ -5,7 +5,7 @@ What was told last stays for a while; then it is not told any more, since an old
 
 By broker: Redis keeps a queue as a list for each priority, added up here, and what workers hold in one hash for all
 queues.  RabbitMQ tells ready messages and consumers by a passive declaration, and what workers hold by the management
-API where that is given.  Every other transport of kombu's is asked by a passive declaration.
+API where that is given, some seconds late.  Every other transport of kombu's is asked by a passive declaration.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import ssl
 import threading
 import time
 import urllib.error
@@ -144,7 +145,8 @@ def ask_redis(channel: Any, queues: Iterable[str], sent: Callable[[str, str], fl
 def ask_by_declaring(connection: Any, queues: Iterable[str], amqp: bool) -> Told:
     """Lengths and, on AMQP, consumers by passive declarations; a queue that is not there is empty.
 
-    An AMQP broker closes the channel when it says NOT_FOUND, so that the next queue gets a new one.
+    An AMQP broker closes the channel when it says NOT_FOUND, so that the next queue gets a new one.  A queue that is
+    refused, or that is another connection's own, is left out.
     """
     found = {}
     channel = None
@@ -158,9 +160,10 @@ def ask_by_declaring(connection: Any, queues: Iterable[str], amqp: bool) -> Told
                     length=int(answer.message_count), consumers=int(answer.consumer_count) if amqp else None
                 )
             except ChannelError as error:
-                if _code(error) != NOT_FOUND and "NOT_FOUND" not in str(error):
-                    raise
-                found[queue] = Figures(length=0, consumers=0 if amqp else None)
+                if _code(error) == NOT_FOUND or "NOT_FOUND" in str(error):
+                    found[queue] = Figures(length=0, consumers=0 if amqp else None)
+                else:
+                    logger.debug("The broker does not tell about queue %s: %s", queue, type(error).__name__)
             if amqp and not _is_open(channel):
                 channel = None
     finally:
@@ -174,16 +177,19 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follows none."""
 
 
-def ask_management_api(url: str, virtual_host: str, queues: Iterable[str], timeout: float = 5) -> Told:
+def ask_management_api(
+    url: str, virtual_host: str, queues: Iterable[str], timeout: float = 5, ca_certs: str | None = None
+) -> Told:
     """Lengths, what workers hold, and consumers from RabbitMQ's management API; `url` may hold user and password.
 
-    Raises OSError or ValueError; no text of these holds the password.
+    `ca_certs` is a PEM file of authorities to trust beside the system's.  Raises OSError or ValueError; no text of
+    these holds the password.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     place = f"[{host}]" if ":" in host else host
     port = f":{parts.port}" if parts.port else ""
-    path = parts.path.rstrip("/")
+    path = parts.path.rstrip("/") or "/api"
     if parts.scheme not in ("http", "https"):
         raise ValueError("broker_api must begin with http:// or https://.")
     columns = "name,messages_ready,messages_unacknowledged,consumers"
@@ -193,7 +199,12 @@ def ask_management_api(url: str, virtual_host: str, queues: Iterable[str], timeo
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
     # as it is given: no proxy of the environment's, and no other place that would get the password
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+    tls = ssl.create_default_context()
+    if ca_certs:
+        tls.load_verify_locations(ca_certs)
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls), _NoRedirect()
+    )
     with opener.open(request, timeout=timeout) as response:
         text = response.read(LARGEST_ANSWER + 1)
     if len(text) > LARGEST_ANSWER:
@@ -315,15 +326,11 @@ class Queues:
             self._transport = str(connection.transport.driver_type)
             connection.transport_options = {**self._time_outs(), **(connection.transport_options or {})}
             self._ask_workers(connection)
-            self._take(self._ask(connection), began)
+            self.last_error = self._round(connection, began)
             self.success_timestamp = time.time()
             self._told_at = time.monotonic()
-            self.last_error = ""
         except Exception as error:  # noqa: BLE001  # whatever it is, the next round may do better
-            self.failures += 1
-            # its text may hold an address with a password
-            self.last_error = type(error).__name__
-            logger.debug("The broker does not tell about its queues: %s", self.last_error)
+            self._failed("The broker does not tell about its queues", error)
         finally:
             if connection is not None:
                 _close(connection)
@@ -348,6 +355,17 @@ class Queues:
 
     # ------------------------------------------------------------------ asking
 
+    def _failed(self, what: str, error: Exception) -> str:
+        """Counts a failure and says it once; gives its name, since its text may hold an address with a password."""
+        self.failures += 1
+        name = type(error).__name__
+        if isinstance(error, urllib.error.HTTPError):
+            name = f"HTTP {error.code}"
+        if name != self.last_error:
+            logger.warning("%s: %s.", what, name)
+        self.last_error = name
+        return name
+
     def _time_outs(self) -> dict[str, float]:
         """Transport options without which a broker that went silent would be waited for without an end."""
         if self._transport == "redis":
@@ -356,15 +374,26 @@ class Queues:
             return {"read_timeout": self._timeout, "write_timeout": self._timeout}
         return {}
 
-    def _ask(self, connection: Any) -> Told:
-        queues = self.asked()
+    def _round(self, connection: Any, began: float) -> str:
+        """Asks for all queues; gives the error of a management API that was done without, "" when all was well."""
+        queues, error = self.asked(), ""
         if self._transport == "redis":
             # not the default channel: kombu tries for ever to get that
-            return ask_redis(connection.channel(), queues, self._waiting.sent)
-        amqp = self._transport == "amqp"
-        if amqp and self._management_api:
-            return ask_management_api(self._management_api, connection.virtual_host or "/", queues, self._timeout)
-        return ask_by_declaring(connection, queues, amqp)
+            told = ask_redis(connection.channel(), queues, self._waiting.sent)
+        else:
+            told = ask_by_declaring(connection, queues, amqp=self._transport == "amqp")
+        if self._transport == "amqp" and self._management_api:
+            try:
+                told = _completed(told, self._ask_management_api(self._management_api, connection, queues))
+            except (OSError, ValueError) as failure:
+                error = self._failed("RabbitMQ's management API does not tell what workers hold", failure)
+        self._take(told, began)
+        return error
+
+    def _ask_management_api(self, url: str, connection: Any, queues: list[str]) -> Told:
+        # the broker's own authority is the API's, as a rule
+        ca_certs = connection.ssl.get("ca_certs") if isinstance(connection.ssl, dict) else None
+        return ask_management_api(url, connection.virtual_host or "/", queues, self._timeout, ca_certs)
 
     def _ask_workers(self, connection: Any) -> None:
         """Asks workers when it is time, or at once when others are online than those who were asked."""
@@ -439,6 +468,15 @@ class Queues:
         known = self._workers.known.copy()
         told = ((name, figure(one)) for name, one in self._consumers.items() if name in known)
         return {(clean(name),): value for name, value in told if value is not None}
+
+
+def _completed(declared: Told, api: Told) -> Told:
+    """What was declared, which is of this moment, with what only the management API tells, which lags by seconds."""
+    queues = dict(api.queues)
+    for queue, figures in declared.queues.items():
+        unacked = queues[queue].unacked if queue in queues else None
+        queues[queue] = Figures(length=figures.length, unacked=unacked, consumers=figures.consumers)
+    return Told(queues, api.unacked)
 
 
 def _merged(before: Consumer | None, now: Consumer) -> Consumer:

@@ -69,6 +69,8 @@ class Stats:
     #: when a payload came, and when the broker last said anything (answers and heartbeats too); seconds since 1970
     last_read: float | None = None
     last_alive: float | None = None
+    #: the latter by the monotonic clock, which nobody sets
+    alive: float | None = None
     #: why there is, or last was, no subscription; one line without secrets
     last_error: str = ""
     #: seconds without a subscription, since the reader first had one; a gap that lasts is not in it yet
@@ -84,10 +86,15 @@ class Stats:
     def received(self, payloads: int, size: int) -> None:
         """Counts what came in one read; `size` in bytes."""
         self.bytes += size
-        self.last_alive = time.time()
+        now = self.says_something()
         if payloads:
             self.payloads += payloads
-            self.last_read = self.last_alive
+            self.last_read = now
+
+    def says_something(self) -> float:
+        """The broker gave a sign of life; gives the time, in seconds since 1970."""
+        self.last_alive, self.alive = time.time(), time.monotonic()
+        return self.last_alive
 
 
 class Reader:
@@ -105,6 +112,7 @@ class Reader:
         exchange: str = "celeryev",
         queue: str = "",
         max_wait: float = 30,
+        safe: Callable[[], int] | None = None,
     ) -> None:
         self.connection = connection
         self.on_payloads = on_payloads
@@ -112,8 +120,12 @@ class Reader:
         #: name of the queue on AMQP, which must be this reader's alone; see reader_kombu.queue_for
         self.queue = queue
         self.max_wait = max_wait
+        #: how many payloads are written, of all that were handed over; see reader_kombu.read
+        self.safe = safe
         self.stats = Stats()
+        #: since when there is no subscription, and since when there is this one; by the monotonic clock
         self._lost_since: float | None = None
+        self._stands_since = 0.0
         self._kombu_only = False
 
     def run(self, stop: threading.Event) -> None:
@@ -148,33 +160,32 @@ class Reader:
         else:
             self.stats.path = "kombu"
             queue = reader_kombu.queue_for(connection, self.exchange, self.queue)
-            reader_kombu.read(connection, queue, self.on_payloads, self.stats, self._connected, stop)
+            reader_kombu.read(connection, queue, self.on_payloads, self.stats, self._connected, stop, self.safe)
 
     def _connected(self) -> None:
         """Called when the broker has confirmed the subscription."""
-        now = time.time()
         stats = self.stats
+        now = stats.says_something()
         stats.connects += 1
-        stats.connected_since = stats.last_alive = now
+        stats.connected_since, self._stands_since = now, time.monotonic()
         if self._lost_since is None:
             logger.info("Reading events.")
             return
-        # a clock that was set back meanwhile
-        gap = Gap(self._lost_since, max(now, self._lost_since))
+        # by the monotonic clock: the other one may have been set meanwhile
+        seconds = time.monotonic() - self._lost_since
+        stats.gaps.append(Gap(now - seconds, now))
         self._lost_since = None
-        stats.gaps.append(gap)
-        stats.away_seconds += gap.end - gap.start
-        logger.warning("Reading events again; what was sent within %.1f seconds may be lost.", gap.end - gap.start)
+        stats.away_seconds += seconds
+        logger.warning("Reading events again; what was sent within %.1f seconds may be lost.", seconds)
 
     def _stood_seconds(self) -> float:
-        since = self.stats.connected_since
-        return 0 if since is None else time.time() - since
+        return 0 if self.stats.connected_since is None else time.monotonic() - self._stands_since
 
     def _disconnected(self) -> None:
         """The subscription is gone: from the last sign of life on, events may be missing."""
         stats = self.stats
         if stats.connected_since is not None:
-            self._lost_since = stats.last_alive
+            self._lost_since = stats.alive
             stats.connected_since = None
 
     def _failed(self, error: Exception, connection: Any | None, stop: threading.Event, attempt: int) -> None:

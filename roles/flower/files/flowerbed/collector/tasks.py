@@ -13,7 +13,8 @@ that the order of arrival does not matter.  Which state holds:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from sys import intern
 from typing import TYPE_CHECKING
@@ -143,8 +144,8 @@ class _Task(msgspec.Struct, gc=False):
 
     record: Record
     marks: list[_Mark] = []
-    #: the worker of all marks; "" once there are several
-    host: str = ""
+    #: the worker of all marks; "" once there are several, None before the first
+    host: str | None = None
     #: what holds: level, time, phase and host of the event that said it
     word: tuple[int, float, int, str] = (-1, 0.0, -1, "")
     #: retries of the event that the description (name, arguments …) is of; -1 for none
@@ -175,7 +176,7 @@ class Folder:
         redactor: Redactor,
         longest: Mapping[str, int] | None = None,
         most_under_way: int = 50_000,
-        most_ended: int = 10_000,
+        most_ended: int = 20_000,
     ) -> None:
         """`longest` is the most characters kept of each text (LONGEST when not given; an empty one keeps none)."""
         self.running: dict[str, int] = {}
@@ -188,8 +189,11 @@ class Folder:
         self._keeps_texts = any(self._longest.values())
         self._most_under_way = most_under_way
         self._most_ended = most_ended
-        self._under_way: dict[str, _Task] = {}
-        self._ended: dict[str, _Task] = {}
+        # a plain dictionary looks for its oldest entry among all that it has lost
+        self._under_way: OrderedDict[str, _Task] = OrderedDict()
+        self._ended: OrderedDict[str, _Task] = OrderedDict()
+        #: those that ended since forget_texts()
+        self._texted: list[Record] = []
 
     @property
     def under_way(self) -> int:
@@ -231,30 +235,65 @@ class Folder:
             change.queue_seconds = _queue_seconds(task, mark)
         elif phase >= _RETRIED:
             self._conclude(task, event, phase, time, change)
-        _remember(task, mark)
-        if phase:
-            if not task.host:
-                # the first of a worker, or several
-                task.host = host if len({other[2] for other in task.marks if other[1]}) == 1 else ""
-            elif task.host != host:
-                task.host = ""
+        task.marks.append(mark)
+        if len(task.marks) > MOST_MARKS:
+            task.marks.remove(min(task.marks))
+        if phase and task.host != host:
+            task.host = host if task.host is None else ""
         _place(task, mark)
         if phase == _STARTED:
             change.prefetch_seconds = _prefetch_seconds(task, mark)
-        if phase != _SENT or record.started is not None:
+        if task.first_started is not None or record.finished is not None:
             _measure(task)
         if phase >= _RETRIED:
             change.runtime_seconds = (
                 _since_start(task, time, host) if event.runtime is None else max(event.runtime, 0.0)
             )
-        self._keep(task)
+        if record.finished is not None or task.running_as is not None or record.state == STARTED:
+            self._keep(task)
         return change
 
-    def lost(self, worker: str, now: float) -> list[Change]:
-        """Marks what a worker that is gone has left STARTED; the next thing heard of the task takes the mark away."""
+    def forget_texts(self) -> None:
+        """Drops the texts of tasks that ended, once they are handed over: rows keep theirs when later ones have none.
+
+        They could be a hundred times the rest.
+        """
+        for record in self._texted:
+            record.args = record.kwargs = record.result = record.exception = record.traceback = None
+        self._texted.clear()
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Takes in tasks of a former run, the oldest first; those that are known already are left as they are.
+
+        Their events are known again by time and host, so that doubled ones are seen as such.
+        """
+        for record in records:
+            if record.id not in self._under_way and record.id not in self._ended:
+                # in the room that there is: what is under way now is not forgotten for it
+                if record.finished is None and len(self._under_way) >= self._most_under_way:
+                    continue
+                task = _restored(record)
+                self._under_way[record.id] = task
+                self._keep(task)
+
+    def running_on(self) -> set[str]:
+        """Workers that tasks run on, as far as is known."""
+        return {
+            task.record.worker
+            for task in self._under_way.values()
+            if task.record.worker and task.record.state == STARTED and not task.record.lost
+        }
+
+    def lost(self, worker: str, now: float, before: float | None = None) -> list[Change]:
+        """Marks what a worker that is gone has left STARTED; the next thing heard of the task takes the mark away.
+
+        With `before`, only tasks of which nothing was heard since (seconds by our clock).
+        """
         changes = []
         for task in self._under_way.values():
             record = task.record
+            if before is not None and record.updated >= before:
+                continue
             if record.worker == worker and record.state == STARTED and not record.lost:
                 record.lost, record.updated = True, now
                 self._count(task)
@@ -263,7 +302,7 @@ class Folder:
 
     def _task(self, uuid: str, now: float) -> _Task:
         if len(self._under_way) >= self._most_under_way:
-            oldest = self._under_way.pop(next(iter(self._under_way)))
+            _, oldest = self._under_way.popitem(last=False)
             self._stop_counting(oldest)
             self.evicted += 1
         task = self._under_way[uuid] = _Task(Record(id=uuid, seen=now, updated=now))
@@ -347,9 +386,10 @@ class Folder:
         if record.finished is not None and self._under_way.pop(record.id, None) is not None:
             self._ended[record.id] = task
             if len(self._ended) > self._most_ended:
-                del self._ended[next(iter(self._ended))]
-        if task.running_as is not None or record.state == STARTED:
-            self._count(task)
+                self._ended.popitem(last=False)
+            if self._keeps_texts:
+                self._texted.append(record)
+        self._count(task)
 
     def _count(self, task: _Task) -> None:
         record = task.record
@@ -377,10 +417,36 @@ def exception_class(text: str | None) -> str | None:
     return found.group() if found and found.group() != "None" else None
 
 
-def _remember(task: _Task, mark: _Mark) -> None:
-    task.marks.append(mark)
-    if len(task.marks) > MOST_MARKS:
-        task.marks.remove(min(task.marks))
+def _restored(record: Record) -> _Task:
+    """A task as it was folded, as far as a row tells: of several attempts only the last."""
+    worker, retries = intern(record.worker or ""), record.retries
+    times: tuple[tuple[float | None, int, str, int], ...] = (
+        (record.sent, _SENT, intern(record.producer or ""), 0),
+        (record.received, _RECEIVED, worker, retries),
+        (record.started, _STARTED, worker, -1),
+        (record.retried, _RETRIED, worker, -1),
+        (record.rejected, _REQUEUED if record.finished is None else _REJECTED, worker, -1),
+        (record.revoked, _REVOKED, worker, -1),
+        (record.failed, _FAILED, worker, -1),
+        (record.succeeded, _SUCCEEDED, worker, -1),
+    )
+    task = _Task(record)
+    task.marks = [(time, phase, host, number) for time, phase, host, number in times if time is not None]
+    phases = [mark for mark in task.marks if _STATES[mark[1]] == record.state]
+    if phases:
+        time, phase, host, _ = max(phases)
+        task.word = (_LEVELS[phase], time, phase, host)
+        if record.exception is not None:
+            task.error = (_LEVELS[phase], time)
+    task.host = worker or None
+    if record.name is not None:
+        record.name, task.described = intern(record.name), retries
+    if record.queue is not None and record.sent is not None:
+        record.queue, task.queued = intern(record.queue), retries
+    task.first_received, task.first_started = record.received, record.started
+    if record.state == SUCCESS:
+        task.measured = record.runtime_seconds
+    return task
 
 
 def _place(task: _Task, mark: _Mark) -> None:
@@ -463,6 +529,8 @@ def _since_start(task: _Task, end: float, host: str) -> float | None:
 
 def _queue_seconds(task: _Task, mark: _Mark) -> float | None:
     """Seconds from sent to received of one attempt, when the other of the two is known and it is the first such."""
+    if not task.marks:
+        return None
     time, phase, _, retries = mark
     others = [other for other in task.marks if other[1] <= _RECEIVED and other[3] == retries]
     if not others or any(other[1] == phase for other in others):

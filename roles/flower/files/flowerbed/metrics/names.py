@@ -1,5 +1,7 @@
 """Every metric of the collector: name, kind, meaning, labels, and what it costs; docs/metrics.md is made from this.
 
+`cost` is the number of series that a metric makes, in words.
+
 Names and units follow https://prometheus.io/docs/practices/naming/: seconds, bytes, counters end in `_total`.
 """
 
@@ -81,7 +83,7 @@ RETRIES = Metric(
     "tasks that retry x exceptions",
     kept=True,
 )
-RUNNING = Metric("celery_tasks_running", GAUGE, "Tasks that run now.", ("task",), "tasks that run")
+RUNNING = Metric("celery_tasks_running", GAUGE, "Tasks that run now.", ("task",), "tasks")
 
 WORKERS_ONLINE = Metric(
     "celery_workers_online", GAUGE, "Workers that send heartbeats; while the broker is away, those that did."
@@ -144,7 +146,9 @@ QUEUE_UNACKED = Metric(
     "queues",
 )
 UNACKED = Metric(
-    "celery_unacked_messages", GAUGE, "Messages that workers hold: prefetched, running, or waiting for an ETA."
+    "celery_unacked_messages",
+    GAUGE,
+    "Messages that workers hold: prefetched, waiting for an ETA, or running with acks_late; all queues together.",
 )
 QUEUES_POLLED = Metric(
     "flowerbed_queues_success_timestamp_seconds", GAUGE, "When the broker last told about its queues."
@@ -159,8 +163,16 @@ LAST_EVENT = Metric("flowerbed_last_event_timestamp_seconds", GAUGE, "When the l
 EVENTS_DROPPED = Metric(
     "flowerbed_events_dropped_total", COUNTER, "Events dropped since they came faster than they could be taken in."
 )
+EVENTS_DOUBLED = Metric(
+    "flowerbed_events_doubled_total", COUNTER, "Events of tasks that came again and were not counted twice."
+)
+TASKS_FORGOTTEN = Metric(
+    "flowerbed_tasks_forgotten_total",
+    COUNTER,
+    "Tasks under way that were forgotten since there were too many; what comes of them later has no name.",
+)
 EVENTS_INVALID = Metric(
-    "flowerbed_events_invalid_total", COUNTER, "Messages that are no events of Celery's.", ("reason",), "9"
+    "flowerbed_events_invalid_total", COUNTER, "Messages that are no events of Celery's.", ("reason",), "10"
 )
 BROKER_CONNECTED = Metric("flowerbed_broker_connected", GAUGE, "1 while events are listened to, else 0.")
 BROKER_RECONNECTS = Metric("flowerbed_broker_reconnects_total", COUNTER, "Times that the broker was lost and found.")
@@ -170,6 +182,10 @@ HISTORY_WRITTEN = Metric("flowerbed_history_writes_total", COUNTER, "Rows of tas
 HISTORY_BACKLOG = Metric("flowerbed_history_backlog", GAUGE, "Rows of tasks that wait to be written.")
 HISTORY_FAILURES = Metric("flowerbed_history_failures_total", COUNTER, "Batches that could not be written.")
 HISTORY_DROPPED = Metric("flowerbed_history_dropped_total", COUNTER, "Rows given up since the history was away long.")
+HISTORY_REFUSED = Metric(
+    "flowerbed_history_refused_total", COUNTER, "Rows that the database did not take for what they hold."
+)
+HISTORY_PRUNED = Metric("flowerbed_history_pruned_total", COUNTER, "Rows deleted by age, number or size.")
 SERIES = Metric("flowerbed_metric_series", GAUGE, "Series of a family of metrics.", ("metric",), "families")
 SERIES_LIMIT = Metric("flowerbed_metric_series_limit", GAUGE, "The most series that a family may have.")
 FOLDED = Metric(
@@ -177,7 +193,7 @@ FOLDED = Metric(
     COUNTER,
     "Values counted under `other` since a family had its most series.",
     ("metric",),
-    "families that are full",
+    "families",
 )
 SOURCE_FAILURES = Metric("flowerbed_metric_failures_total", COUNTER, "Metrics left out since they could not be told.")
 BUILD = Metric("flowerbed_build_info", GAUGE, "Versions; always 1.", ("version", "python", "celery"))
@@ -186,58 +202,52 @@ CPU = Metric("process_cpu_seconds_total", COUNTER, "Time of processors that the 
 MEMORY = Metric("process_resident_memory_bytes", GAUGE, "Memory that the collector has.")
 START = Metric("process_start_time_seconds", GAUGE, "When the collector was started.")
 
-METRICS = (
-    TASKS,
-    RUNTIME,
-    QUEUE_WAIT,
-    PREFETCH,
-    FAILURES,
-    RETRIES,
-    RUNNING,
-    WORKERS_ONLINE,
-    WORKERS_LOST,
-    WORKER_LOSSES,
-    WORKER_ONLINE,
-    WORKER_LAST_SEEN,
-    WORKER_ACTIVE,
-    WORKER_PROCESSED,
-    WORKER_CONCURRENCY,
-    WORKER_MEMORY,
-    QUEUE_LENGTH,
-    QUEUE_CONSUMERS,
-    QUEUE_OLDEST,
-    QUEUE_UNACKED,
-    UNACKED,
-    QUEUES_POLLED,
-    QUEUES_FAILED,
-    EVENTS,
-    EVENT_LAG,
-    LAST_EVENT,
-    EVENTS_DROPPED,
-    EVENTS_INVALID,
-    BROKER_CONNECTED,
-    BROKER_RECONNECTS,
-    BROKER_AWAY,
-    HISTORY_UP,
-    HISTORY_WRITTEN,
-    HISTORY_BACKLOG,
-    HISTORY_FAILURES,
-    HISTORY_DROPPED,
-    SERIES,
-    SERIES_LIMIT,
-    FOLDED,
-    SOURCE_FAILURES,
-    BUILD,
-    CPU,
-    MEMORY,
-    START,
-)
+#: in the order of the documentation
+SECTIONS = {
+    "Tasks": (TASKS, RUNNING, RUNTIME, QUEUE_WAIT, PREFETCH, FAILURES, RETRIES),
+    "Queues": (QUEUE_LENGTH, QUEUE_OLDEST, QUEUE_CONSUMERS, QUEUE_UNACKED, UNACKED, QUEUES_POLLED, QUEUES_FAILED),
+    "Workers": (
+        WORKERS_ONLINE,
+        WORKERS_LOST,
+        WORKER_LOSSES,
+        WORKER_ONLINE,
+        WORKER_LAST_SEEN,
+        WORKER_ACTIVE,
+        WORKER_PROCESSED,
+        WORKER_CONCURRENCY,
+        WORKER_MEMORY,
+    ),
+    "Events and the broker": (
+        EVENTS,
+        EVENT_LAG,
+        LAST_EVENT,
+        EVENTS_DROPPED,
+        EVENTS_INVALID,
+        EVENTS_DOUBLED,
+        TASKS_FORGOTTEN,
+        BROKER_CONNECTED,
+        BROKER_RECONNECTS,
+        BROKER_AWAY,
+    ),
+    "The history": (
+        HISTORY_UP,
+        HISTORY_WRITTEN,
+        HISTORY_BACKLOG,
+        HISTORY_FAILURES,
+        HISTORY_DROPPED,
+        HISTORY_REFUSED,
+        HISTORY_PRUNED,
+    ),
+    "The collector itself": (SERIES, SERIES_LIMIT, FOLDED, SOURCE_FAILURES, BUILD, CPU, MEMORY, START),
+}
+METRICS = tuple(metric for section in SECTIONS.values() for metric in section)
 
 
-def markdown(metrics: tuple[Metric, ...] = METRICS) -> str:
-    """The table for the documentation."""
-    rows = ["| metric | type | labels | meaning | series |", "|---|---|---|---|---|"]
+def markdown(metrics: tuple[Metric, ...]) -> str:
+    """A table for the documentation."""
+    rows = ["| metric | type | labels | meaning | series | kept |", "|---|---|---|---|---|---|"]
     for metric in metrics:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
-        rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} | {metric.cost} |")
+        kept = "yes" if metric.kept else ""
+        rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} | {metric.cost} | {kept} |")
     return "\n".join(rows) + "\n"

@@ -6,6 +6,7 @@ import platform
 import re
 import resource
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: upper bounds in seconds, up to a day
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
+#: how long task-sent is waited for when a worker was faster, in seconds
+ASIDE_SECONDS = 1.0
 #: names that are remembered with their labels; what is over is looked at anew
 LARGEST_CACHE = 50_000
 #: types of events that Celery sends; an application's own are counted too, up to the limit
@@ -35,6 +38,7 @@ TYPES = (
     "worker-heartbeat",
     "worker-offline",
 )
+_SENT: Labels = ("task-sent",)
 #: the most types of events that are told apart
 MOST_TYPES = 50
 
@@ -102,6 +106,8 @@ class Observer:
         self.workers = Workers(options.lost_heartbeats, options.forget_seconds, min(options.series_limit, 10_000))
         self.waiting = Waiting()
         self.latest: Event | None = None
+        #: task whose queue may become known -> since when it is waited for (monotonic), and what happened to it
+        self.held: OrderedDict[str, tuple[float, list[Change]]] = OrderedDict()
         self._connection: object | None = None
         self._listening_since = 0.0
         self._tasks = TaskNames(options.allow, options.deny)
@@ -157,7 +163,38 @@ class Observer:
             self.workers.sign(event.hostname, now, event.local_received)
 
     def change(self, change: Change) -> None:
-        """Counts what happened to one task; also for changes that come of no event (lost)."""
+        """Counts what happened to one task; also for changes that come of no event (lost).
+
+        Celery publishes task-sent after the message, and on RabbitMQ when that is confirmed, so that an idle worker's
+        task-received may come before it.  Where task-sent is heard at all, what happens to a task without a queue in
+        its first moment is therefore put aside for a moment: see settle().
+        """
+        record = change.record
+        if self.held and (waiting := self.held.get(record.id)) is not None:
+            # in their order, and all in the same moment
+            waiting[1].append(change)
+        elif (
+            record.queue is None
+            and change.kind != "sent"
+            and self._types.get(_SENT)
+            and time.time() - record.seen < ASIDE_SECONDS
+        ):
+            self.held[record.id] = time.monotonic(), [change]
+        else:
+            self._count(change)
+
+    def settle(self, everything: bool = False) -> list[str]:
+        """Counts what was put aside long enough, or all of it; gives the ids of those tasks."""
+        settled: list[str] = []
+        held, ripe = self.held, time.monotonic() - ASIDE_SECONDS
+        while held and (everything or next(iter(held.values()))[0] <= ripe):
+            uuid, (_, changes) = held.popitem(last=False)
+            for change in changes:
+                self._count(change)
+            settled.append(uuid)
+        return settled
+
+    def _count(self, change: Change) -> None:
         record, kind = change.record, change.kind
         task, queue = self._tasks[record.name], self._queues[record.queue]
         labels: Labels = (task, kind, queue)
@@ -221,7 +258,8 @@ class Observer:
         """Sets where the tasks that run now are known: task name -> number."""
 
         def folded() -> dict[Labels, float]:
-            found: dict[Labels, float] = {}
+            # tasks of which none runs are there too, or a sum would be no number when nothing runs
+            found: dict[Labels, float] = {(labels[0],): 0 for labels in self._counts.copy()}
             for name, number in dict(give()).items():
                 labels = (self._tasks[name],)
                 found[labels] = found.get(labels, 0) + number

@@ -5,7 +5,8 @@ Prometheus has seen it.  While the database is away they are shown as they are: 
 
 Histograms are kept as one row for each bucket, not added up, and one for the sum.
 
-Three threads: the one that counts calls settle(), the history's writer loaded() and counters(), scrapes shown().
+Three threads: the one that counts calls settle() and look(), the history's writer loaded() and counters(), scrapes
+shown().
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Keeper:
         self._handed = Snapshot([], [], self._started)
         self._outstanding = False
         self._mark = 0
+        #: what is to be handed over next
+        self._looked: Snapshot | None = None
         self._safe: Snapshot | None = None
         self._shown: Snapshot | None = None
 
@@ -69,20 +72,30 @@ class Keeper:
         if rows is not None:
             load(self._registry, rows)
             self._rows = None
+            with self._lock:
+                # as they are in the database; what is counted from now on is not there yet
+                self._safe = self._registry.kept()
             self.settled = True
         elif time.monotonic() - self._started > PATIENCE_SECONDS:
             logger.warning("Counters of former runs could not be read, so they begin anew.")
             self.settled = True
 
+    def look(self) -> None:
+        """Takes the counters of this moment for counters(); by the thread that counts."""
+        self._looked = self._registry.kept() if self.settled else None
+
     # ------------------------------------------------------------------ the history's writer
 
     def counters(self) -> list[Row]:
-        """Counters that changed since the last call; the writer keeps them until they are written."""
+        """Counters that changed since the last call, as of the last look(), or of now when there was none.
+
+        The writer keeps them until they are written.
+        """
         if not self.settled:
             return []
-        snapshot = self._registry.snapshot()
+        snapshot, self._looked = self._looked or self._registry.kept(), None
         with self._lock:
-            self._look()
+            self._notice()
             before, self._handed = self._handed, snapshot
             rows = list(changes(before, snapshot))
             if rows or self._outstanding:
@@ -91,7 +104,7 @@ class Keeper:
                 self._safe = snapshot
         return rows
 
-    def _look(self) -> None:
+    def _notice(self) -> None:
         if self._outstanding and self._written() > self._mark:
             self._safe, self._outstanding = self._handed, False
 
@@ -103,7 +116,7 @@ class Keeper:
         if not self.settled:
             return live.without_kept()
         with self._lock:
-            self._look()
+            self._notice()
             safe, shown = self._safe, self._shown
             if safe is None or live.taken - safe.taken > SAVED_SECONDS:
                 counters = live

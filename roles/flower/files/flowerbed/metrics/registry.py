@@ -101,6 +101,10 @@ class Histogram:
         self.values[labels] = bounds, [0] * (len(bounds) + 1) + [0.0]
         return self.values[labels]
 
+    def copied(self) -> dict[Labels, Cells]:
+        """All series, which nobody changes any more."""
+        return {labels: (bounds, cells.copy()) for labels, (bounds, cells) in self.values.copy().items()}
+
     def remove(self, labels: Labels) -> None:
         """Takes a series away."""
         if (found := self.values.pop(labels, None)) is not None:
@@ -180,11 +184,15 @@ class Registry:
             except Exception as error:  # noqa: BLE001  # a scrape answers whatever is wrong with one number
                 self.failures += 1
                 logger.warning("%s cannot be told: %s", metric.name, error)
-        histograms: list[tuple[Metric, Mapping[Labels, Cells]]] = [
-            (one.metric, {labels: (bounds, cells.copy()) for labels, (bounds, cells) in one.values.copy().items()})
-            for one in self.histograms
-        ]
-        return Snapshot(series, histograms, taken)
+        return Snapshot(series, [(one.metric, one.copied()) for one in self.histograms], taken)
+
+    def kept(self) -> Snapshot:
+        """Copies the numbers that survive a restart."""
+        return Snapshot(
+            [(one.metric, one.values.copy()) for one in self.series if one.metric.kept],
+            [(one.metric, one.copied()) for one in self.histograms if one.metric.kept],
+            time.monotonic(),
+        )
 
     def sizes(self) -> dict[Labels, float]:
         """Series of each family that somebody counts."""
@@ -192,8 +200,8 @@ class Registry:
         return counted | {(one.metric.name,): one.lines for one in self.histograms}
 
     def folded(self) -> dict[Labels, float]:
-        """Values that went to `other`, of the families that had no room."""
-        return {(one.metric.name,): one.folded for one in self.families if one.folded}
+        """Values that went to `other` since a family had no room; 0 too, so that the first is seen as a step."""
+        return {(one.metric.name,): one.folded for one in self.families}
 
     def _within(self, metric: Metric, found: Mapping[Labels, float]) -> Mapping[Labels, float]:
         if len(found) <= self.limit:

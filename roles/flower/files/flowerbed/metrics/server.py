@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import ipaddress
 import json
@@ -24,8 +25,8 @@ Health: TypeAlias = Callable[[], tuple[bool, dict[str, Any]]]
 FRESH_SECONDS = 1.0
 #: requests at once; the next is told to come again
 MOST_REQUESTS = 16
-#: seconds that a client may take to ask and to read
-CLIENT_SECONDS = 10
+#: seconds that a client may be silent, or not read, and that it may take for all of it
+CLIENT_SECONDS, LONGEST_SECONDS = 10, 30.0
 #: level of gzip: 1 is three times as fast as the usual 6, for a text that is a little longer
 GZIP_LEVEL = 1
 
@@ -63,6 +64,8 @@ class _Server(ThreadingHTTPServer):
         self.publisher = publisher
         self.health = health
         self.slots = threading.BoundedSemaphore(MOST_REQUESTS)
+        #: requests under way, and since when
+        self.begun: dict[socket.socket, float] = {}
         if ":" in address:
             self.address_family = socket.AF_INET6
         super().__init__((address, port), _Handler)
@@ -76,10 +79,19 @@ class _Server(ThreadingHTTPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """The thread."""
+        self.begun[request] = time.monotonic()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            del self.begun[request]
             self.slots.release()
+
+    def service_actions(self) -> None:
+        """Twice a second: who sends a byte now and then must not keep a place for ever."""
+        for request, begun in self.begun.copy().items():
+            if time.monotonic() - begun > LONGEST_SECONDS:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
@@ -147,6 +159,11 @@ class MetricsServer:
     def start(self) -> None:
         """Begins to answer."""
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it answers."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """Ends; requests under way are not waited for."""

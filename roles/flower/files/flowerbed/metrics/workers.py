@@ -64,7 +64,10 @@ class Workers:
         worker.online = event.type != "worker-offline"
         if event.freq is not None and 0 < event.freq <= LONGEST_FREQ:
             worker.freq = event.freq
-        worker.active = event.active if worker.online else 0
+        if not worker.online:
+            worker.active = 0
+        else:
+            worker.active = None if event.active is None else max(event.active, 0)
         if event.processed is not None:
             worker.processed = max(event.processed, 0)
 
