@@ -110,6 +110,7 @@ def _install(config: dict[str, Any], settings: Settings, credentials: Credential
     _listen(config, settings)
     broker.configure(celery_app(), credentials.celery)
     _sign_in(config, settings, credentials)
+    _history(settings, credentials)
     notify.notify_systemd()
     reconnect.cap_reconnect(settings.broker_reconnect_max_seconds)
 
@@ -183,6 +184,22 @@ def _sign_in(config: dict[str, Any], settings: Settings, credentials: Credential
 
         providers.prepare(config, settings, credentials)
     application_settings[guard.LOGIN_CLASS] = imported(handler)
+
+
+def _history(settings: Settings, credentials: Credentials) -> None:
+    """Flower's pages of tasks on the history, where there is a collector that keeps one."""
+    url = credentials.history_url or settings.history.url
+    if not (settings.collector.enabled and url):
+        return
+    from flower.urls import handlers
+    from flower.urls import settings as application_settings
+
+    try:
+        from flowerbed.web import tasks
+
+        tasks.put_in_front(url, settings, handlers, application_settings)
+    except (AttributeError, ImportError) as error:
+        logger.warning("This Flower's pages cannot show the history: %s.", error)
 
 
 def imported(path: str) -> Any:
