@@ -26,6 +26,10 @@ def make(hostile: bool) -> dict[str, str]:
         "redis_password": secrets.token_urlsafe(9) + special + secrets.token_urlsafe(9),
         "user_password": secrets.token_urlsafe(9) + special + (LETTERS if hostile else "") + secrets.token_urlsafe(9),
         "viewer_password": secrets.token_urlsafe(18),
+        "rabbitmq_password": secrets.token_urlsafe(9) + special + secrets.token_urlsafe(9),
+        "postgresql_password": secrets.token_urlsafe(9) + special + secrets.token_urlsafe(9),
+        # of workers, on brokers with users
+        "worker_password": secrets.token_urlsafe(18),
     }
 
 
