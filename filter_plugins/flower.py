@@ -49,6 +49,10 @@ _HISTORY_PROBLEMS = {
     "unknown-host": "the name of {at} is not known on this host: mend the name or the host's DNS.",
     "unreachable": "nothing answers at {at} ({detail}): start the database, open the way to it, or mend the address.",
     "not-postgresql": "what answers at {at} is not PostgreSQL: mend the port.",
+    "tls": "no TLS with the database at {at} ({detail}): mend its certificate, or name its CA in sslrootcert.",
+    "refused": "the database at {at} refuses the user or the password: give those that it knows, or mend pg_hba.conf.",
+    "password-needed": "the database at {at} wants a password and none is given: put it into the URL.",
+    "no-database": "the server at {at} has no database of that name: create it, or mend the end of the URL.",
     "plain": "the database at {at} offers no TLS and sslmode asks for it: turn TLS on there, or leave sslmode out.",
 }
 

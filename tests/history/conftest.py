@@ -31,7 +31,12 @@ class Postgres:
         self._databases = 0
         self.run("initdb", "-D", str(self.data), "-U", "flower", "-A", "trust", "-E", "UTF8", "--no-sync")
         (self.data / "pg_hba.conf").write_text(
-            "host locked all 127.0.0.1/32 scram-sha-256\nlocal all all trust\nhost all all 127.0.0.1/32 trust\n"
+            "host locked,scram all 127.0.0.1/32 scram-sha-256\n"
+            "host hashed all 127.0.0.1/32 md5\n"
+            "host clear all 127.0.0.1/32 password\n"
+            "hostssl tls all 127.0.0.1/32 scram-sha-256\n"
+            "local all all trust\n"
+            "host all all 127.0.0.1/32 trust\n"
         )
         self.start()
 

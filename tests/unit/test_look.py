@@ -160,14 +160,12 @@ def test_who_listens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "sslmode", "problem"),
     [
-        (b"S", "verify-full", ""),
-        (b"N", "prefer", ""),
         (b"N", "require", "plain"),
         (b"-ERR unknown command\r\n", "prefer", "not-postgresql"),
         (b"", "prefer", "not-postgresql"),
     ],
 )
-def test_a_database_is_asked_for_tls(answer: bytes, sslmode: str, problem: str) -> None:
+def test_what_is_no_database_or_has_no_tls(answer: bytes, sslmode: str, problem: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         asked = []
 

@@ -153,7 +153,10 @@ def test_the_port_of_the_own_collector_is_free() -> None:
     assert host(listeners={"8000": "flower-collector@main.service"}) == []
 
 
-@pytest.mark.parametrize("problem", ["unknown-host", "unreachable", "not-postgresql", "plain"])
+@pytest.mark.parametrize(
+    "problem",
+    ["unknown-host", "unreachable", "not-postgresql", "plain", "tls", "refused", "password-needed", "no-database"],
+)
 def test_every_answer_of_a_database_has_a_sentence(problem: str) -> None:
     answer = {"at": "db:5432", "problem": problem, "detail": "why"}
     problems = host(history=answer)

@@ -7,7 +7,10 @@ The request may hold broker passwords; the answer never does.
 
 from __future__ import annotations
 
+import base64
 import glob
+import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -244,20 +247,96 @@ def ask_broker(url: str, ssl_options: dict[str, object]) -> dict[str, str]:
     return answer
 
 
+def scram_proof(password: str, first: bytes, challenge: bytes) -> bytes:
+    """Return the client's last message of SCRAM-SHA-256 (RFC 7677), without channel binding.
+
+    ``first`` is the client's first message without its header, ``challenge`` the server's first.  Raises ValueError for
+    a challenge that is none, or that is not an answer to ours.
+    """
+    said = dict(part.split(b"=", 1) for part in challenge.split(b","))
+    if not {b"r", b"s", b"i"} <= said.keys() or not said[b"r"].startswith(first.rpartition(b"r=")[2]):
+        raise ValueError("no challenge")
+    # A hostile server may not keep us busy: PostgreSQL asks for 4096 rounds.
+    rounds = min(int(said[b"i"]), 1_000_000)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(said[b"s"]), rounds)
+    key = hmac.digest(salted, b"Client Key", "sha256")
+    last = b"c=biws,r=" + said[b"r"]
+    signature = hmac.digest(hashlib.sha256(key).digest(), b",".join((first, challenge, last)), "sha256")
+    proof = bytes(one ^ other for one, other in zip(key, signature, strict=True))
+    return last + b",p=" + base64.b64encode(proof)
+
+
+def ask_postgresql(link: socket.socket, user: str, password: str, database: str) -> str:
+    """Return what is wrong, or nothing, up to the first ReadyForQuery of PostgreSQL's protocol 3.0.
+
+    https://www.postgresql.org/docs/current/protocol-flow.html; a way to sign in that is not known here is no problem.
+    """
+
+    def read(size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            chunk = link.recv(size - len(data))
+            if not chunk:
+                raise ConnectionResetError("closed the connection")
+            data += chunk
+        return data
+
+    def receive() -> tuple[bytes, bytes]:
+        kind, length = read(1), struct.unpack(">I", read(4))[0]
+        if not 4 <= length <= 65536:
+            raise ConnectionResetError("not PostgreSQL")
+        return kind, read(length - 4)
+
+    def send(kind: bytes, body: bytes) -> None:
+        link.sendall(kind + struct.pack(">I", len(body) + 4) + body)
+
+    def error(body: bytes) -> str:
+        fields = {part[:1]: part[1:] for part in body.split(b"\0") if part}
+        # Wrong password, no such role or no entry in pg_hba.conf; no such database (errcodes-appendix.html).
+        codes = {b"28P01": "refused", b"28000": "refused", b"3D000": "no-database"}
+        return codes.get(fields.get(b"C", b""), "")
+
+    names = {"user": user, "database": database}
+    start = b"".join(f"{name}\0{value}\0".encode() for name, value in names.items()) + b"\0"
+    send(b"", struct.pack(">I", 196608) + start)
+    first = b"n=,r=" + base64.b64encode(os.urandom(18))
+    while True:
+        kind, body = receive()
+        if kind == b"E":
+            return error(body)
+        if kind == b"Z":
+            return ""
+        if kind != b"R":
+            continue
+        way = struct.unpack(">I", body[:4])[0]
+        if way in (3, 5, 10) and not password:
+            return "password-needed"
+        if way == 3:
+            send(b"p", password.encode() + b"\0")
+        elif way == 5:
+            inner = hashlib.md5((password + user).encode(), usedforsecurity=False).hexdigest()
+            outer = hashlib.md5(inner.encode() + body[4:8], usedforsecurity=False).hexdigest()
+            send(b"p", b"md5" + outer.encode() + b"\0")
+        elif way == 10 and b"SCRAM-SHA-256\0" in body[4:]:
+            send(b"p", b"SCRAM-SHA-256\0" + struct.pack(">I", len(first) + 3) + b"n,," + first)
+        elif way == 11:
+            send(b"p", scram_proof(password, first, body[4:]))
+        elif way not in (0, 12):
+            return ""
+
+
 def ask_history(url: str) -> dict[str, str]:
     """Return ``{"at": where, "problem": code, "detail": text}`` for the PostgreSQL server of a history's URL.
 
-    It is asked whether it speaks TLS, which every PostgreSQL answers with one letter before any sign-in
-    (https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest); user, password and database are
-    tried by the collector itself.  Codes: unreachable, unknown-host, not-postgresql, plain.
+    Codes: unreachable, unknown-host, not-postgresql, plain, tls, refused, password-needed, no-database.
     """
     parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    host = parts.hostname or query.get("host", [""])[0]
-    port = str(parts.port or query.get("port", ["5432"])[0])
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    host = parts.hostname or query.get("host", "")
+    port = str(parts.port or query.get("port", "5432"))
     answer = {"at": f"{host}:{port}", "problem": "", "detail": ""}
     if not parts.scheme.startswith("postgres") or not host or host.startswith("/"):
-        # A file, or a socket of this host's.
+        # A file, or a socket of this host's, whose user is not the one who asks here.
         return answer
     try:
         link = socket.create_connection((host, int(port)), timeout=TIMEOUT)
@@ -265,17 +344,45 @@ def ask_history(url: str) -> dict[str, str]:
         return {**answer, "problem": "unknown-host", "detail": error.strerror or ""}
     except (OSError, ValueError, OverflowError) as error:
         return {**answer, "problem": "unreachable", "detail": getattr(error, "strerror", None) or str(error)}
+    mode = query.get("sslmode", "prefer")
     try:
         with link:
+            # SSLRequest, which every PostgreSQL answers with one letter (protocol-message-formats.html).
             link.sendall(struct.pack(">II", 8, 80877103))
             said = link.recv(1)
-    except OSError:
-        said = b""
-    if said not in (b"S", b"N"):
+            if said not in (b"S", b"N"):
+                answer["problem"] = "not-postgresql"
+            elif said == b"N" and mode in ("require", "verify-ca", "verify-full"):
+                answer["problem"] = "plain"
+            elif not {"passfile", "service", "sslcert"} & query.keys():
+                answer["problem"] = _sign_in(url, link, said == b"S" and mode != "disable", mode, query)
+    except (ssl.SSLError, ssl.CertificateError) as error:
+        detail = getattr(error, "verify_message", "") or getattr(error, "reason", "") or ""
+        answer.update(problem="tls", detail=detail)
+    except (OSError, ValueError, struct.error):
         answer["problem"] = "not-postgresql"
-    elif said == b"N" and query.get("sslmode", [""])[0] in ("require", "verify-ca", "verify-full"):
-        answer["problem"] = "plain"
     return answer
+
+
+def _sign_in(url: str, link: socket.socket, secure: bool, mode: str, query: dict[str, str]) -> str:
+    """Sign in with what the URL says, as libpq's sslmode has it: verified only when it is asked for."""
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or query.get("user", "")), unquote(parts.password or "")
+    names = (user, password or query.get("password", ""), unquote(parts.path[1:]) or user)
+    if not secure:
+        if mode == "disable":
+            # The server waits for a start in clear, on a connection on which TLS was not asked for.
+            peer = link.getpeername()
+            with socket.create_connection(peer[:2], timeout=TIMEOUT) as plain:
+                return ask_postgresql(plain, *names)
+        return ask_postgresql(link, *names)
+    context = ssl.create_default_context(cafile=query.get("sslrootcert") if mode.startswith("verify") else None)
+    if mode != "verify-full":
+        context.check_hostname = False
+    if not mode.startswith("verify"):
+        context.verify_mode = ssl.CERT_NONE
+    with context.wrap_socket(link, server_hostname=parts.hostname or query.get("host")) as tls:
+        return ask_postgresql(tls, *names)
 
 
 def ask_issuer(issuer: str, ca_bundle: str) -> dict[str, str]:
