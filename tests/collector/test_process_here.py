@@ -223,7 +223,8 @@ def test_a_queue_that_is_told_a_moment_late(tmp_path: Path) -> None:
     collector.turn(payloads([{**SENT, "uuid": "another", "queue": "elsewhere"}]))
     collector.turn(payloads([RECEIVED, {**RECEIVED, "uuid": "never told"}]))
     collector.turn(payloads([SENT, STARTED]))
-    collector.turn([])
+    assert collector.observer.held, "they wait for what may still be told"
+    wait_for(lambda: collector.turn([]) or not collector.observer.held, "the end of their wait")
     found = next(values for metric, values in collector.registry.snapshot().series if metric is names.TASKS)
     counted = {labels[1:]: value for labels, value in found.items() if value}
     assert counted == {
