@@ -346,5 +346,5 @@ def wrong_rows(work: Work, rows: dict[str, dict[str, Any]]) -> dict[str, str]:
             if row[what] is None or abs(row[what] - last[what]["time"]) > 2:
                 wrong[uuid] = f"{what} at {row[what]}, not {last[what]['time']}"
         if "failed" in last and last["failed"]["error"].lower() not in (row["exception"] or "").lower():
-            wrong[uuid] = f"exception is {row['exception']!r}"
+            wrong[uuid] = f"exception is {row['exception']!r} of {name} ({[line['what'] for line in lines]})"
     return wrong
