@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from events_support import Redis, wait_for
-from hostile import COMMON, HEARTBEAT, RECEIVED, SENT, SUCCEEDED, envelope, hostile
+from hostile import COMMON, FAILED, HEARTBEAT, RECEIVED, SENT, SUCCEEDED, envelope, hostile
 from process_support import collector_here, payloads
 
 from flowerbed.collector import process
 from flowerbed.collector.process import Collector
+from flowerbed.history.schema import COLUMNS
 from flowerbed.metrics import names
 
 STARTED = {**SUCCEEDED, "type": "task-started"}
@@ -271,6 +272,19 @@ def test_no_worker_writes_our_log(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     messages = [record.getMessage() for record in caplog.records if "w@h?ERROR all is lost?[2J" in record.getMessage()]
     assert len(messages) == 2, caplog.text
     assert not any(bad in record.getMessage() for record in caplog.records for bad in "\n\x1b")
+    collector.server.stop()
+
+
+def test_what_is_told_after_the_end_takes_no_text_away(tmp_path: Path) -> None:
+    """Celery may publish task-sent when the task has failed already; it holds the arguments, and no exception."""
+    collector = collector_here(tmp_path)
+    collector.turn(payloads([RECEIVED, STARTED, FAILED]))
+    collector.turn(payloads([SENT]))
+    assert collector.writer
+    (row,) = collector.writer._buffer.rows.values()
+    found = dict(zip(COLUMNS, row, strict=True))
+    assert (found["exception"], found["traceback"]) == (FAILED["exception"], FAILED["traceback"])
+    assert found["kwargs"] == SENT["kwargs"]
     collector.server.stop()
 
 

@@ -38,7 +38,7 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 ROOM_SECONDS = 5.0
 #: up to so many rows are not weighed: it would cost more than all the rest of put()
 UNWEIGHED_ROWS = 4000
-_KWARGS = COLUMNS.index("kwargs")
+_FINISHED = COLUMNS.index("finished")
 _TEXTS = [COLUMNS.index(name) for name in ("args", "kwargs", "result", "exception", "traceback")]
 
 logger = logging.getLogger(__name__)
@@ -189,8 +189,7 @@ class Writer:
         buffer = self._buffer
         rows = buffer.rows
         old = rows.get(row[0])
-        if old is not None and (old[SEEN] != row[SEEN] or row[_KWARGS] is None):
-            # the Folder had forgotten the task in between, or its texts
+        if old is not None and _knows_more(old, row):
             row = merged(old, row)
         rows[row[0]] = row
         if len(rows) > min(UNWEIGHED_ROWS, self._most_rows):
@@ -320,7 +319,7 @@ class Writer:
             newer = self._buffer.rows
             older = {row[0]: row for row in rows}
             for uuid in older.keys() & newer.keys():
-                if older[uuid][SEEN] != newer[uuid][SEEN] or newer[uuid][_KWARGS] is None:
+                if _knows_more(older[uuid], newer[uuid]):
                     newer[uuid] = merged(older[uuid], newer[uuid])
             # the next put() sees to it that they are not too many
             self._buffer = _Buffer(OrderedDict({**older, **newer}))
@@ -353,6 +352,14 @@ class Writer:
         self.stats.problem = error
         # what comes back may be another database
         self._is_open = False
+
+
+def _knows_more(old: Row, row: Row) -> bool:
+    """Whether a later row of the same task may lack what an earlier one has.
+
+    The Folder had forgotten the task in between, or its texts, as it does when a task has ended.
+    """
+    return old[SEEN] != row[SEEN] or old[_FINISHED] is not None
 
 
 def _size(row: Row) -> int:
