@@ -42,7 +42,6 @@ import redis  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
 from tests.addon.addon_support import Redis, free_port  # noqa: E402
-from tests.bench.collector_read import cpu_seconds, settled  # noqa: E402
 from tests.bench.collector_stream import row_sum  # noqa: E402
 from tests.history.conftest import Postgres  # noqa: E402
 
@@ -57,8 +56,26 @@ HISTORY_RATE, METRICS_RATE, LONGEST_METRICS_SECONDS = 20_000, 60_000, 20
 MEMORY_RATE = 8000
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 EXPORTER = ROOT / ".venv" / "celery-exporter"
+TICKS = os.sysconf("SC_CLK_TCK")
 
 failed: list[str] = []
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def settled(pid: int) -> float:
+    """The processor's time when it stands still: at most 0.02 s more within a second."""
+    last = cpu_seconds(pid)
+    while True:
+        time.sleep(1)
+        now = cpu_seconds(pid)
+        if now - last <= 0.02:
+            return now
+        last = now
 
 
 def say(what: str, figure: str, more: str = "", *, good: bool = True) -> None:

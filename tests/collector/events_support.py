@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,18 @@ from addon_support import Redis, free_port, wait_for  # noqa: E402
 from flowerbed.collector.events import DecodeError, Event, decode  # noqa: E402
 from flowerbed.collector.reader import Reader, connections  # noqa: E402
 
-__all__ = ["Celery", "Reading", "Redis", "Sentinel", "application", "client", "free_port", "wait_for", "worker"]
+__all__ = [
+    "Reading",
+    "Redis",
+    "Sentinel",
+    "application",
+    "client",
+    "free_port",
+    "hears",
+    "send",
+    "wait_for",
+    "worker",
+]
 
 APPLICATION = """
 import json, os, time
@@ -139,6 +151,23 @@ class Reading:
 
         found: Event = wait_for(find, f"{kind} of {uuid}", 30)
         return found
+
+
+def send(celery: dict[str, Any], *uuids: str) -> None:
+    """Events as a worker of this broker sends them."""
+    app = Celery("sender", set_as_current=False)
+    app.conf.update(celery)
+    with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname="w@test") as dispatcher:
+        for uuid in uuids:
+            dispatcher.send("task-received", uuid=uuid, name="shop.add")
+
+
+def hears(reading: Reading, celery: dict[str, Any]) -> None:
+    """The reader gets what is sent now."""
+    uuids = [f"{time.time()}-{number}" for number in range(3)]
+    send(celery, *uuids)
+    for uuid in uuids:
+        reading.wait_type("task-received", uuid)
 
 
 class Sentinel:

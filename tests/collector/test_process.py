@@ -17,13 +17,6 @@ from process_support import Collecting, environment
 
 
 @pytest.fixture
-def redis() -> Iterator[Redis]:
-    server = Redis()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
 def collecting(tmp_path: Path, redis: Redis) -> Iterator[Callable[..., Collecting]]:
     """Starts a collector; ends it at the end."""
     started: list[Collecting] = []

@@ -25,13 +25,6 @@ STARTED = {**SUCCEEDED, "type": "task-started"}
 
 
 @pytest.fixture
-def redis() -> Iterator[Redis]:
-    server = Redis()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
 def collecting(tmp_path: Path, redis: Redis) -> Iterator[Callable[..., Collecting]]:
     started: list[Collecting] = []
 

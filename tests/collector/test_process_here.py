@@ -6,7 +6,6 @@ import resource
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,21 @@ from process_support import collector_here, payloads
 from flowerbed.collector import process
 from flowerbed.collector.process import Collector
 from flowerbed.history.schema import COLUMNS
-from flowerbed.metrics import names
+from flowerbed.metrics import names, observe
 
 STARTED = {**SUCCEEDED, "type": "task-started"}
 HOUR = 3600.0
 
 
-@pytest.fixture
-def redis() -> Iterator[Redis]:
-    server = Redis()
-    yield server
-    server.kill()
-
-
 def total(collector: Collector, state: str) -> float:
     found = next(values for metric, values in collector.registry.snapshot().series if metric is names.TASKS)
     return sum(value for labels, value in found.items() if labels[1] == state)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No task-sent is waited for."""
+    monkeypatch.setattr(observe, "ASIDE_SECONDS", 0)
 
 
 def rows(collector: Collector, directory: Path, columns: str) -> list[tuple[Any, ...]]:
@@ -207,6 +205,7 @@ def test_names_without_end(tmp_path: Path) -> None:
     collector.server.stop()
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_message_that_is_large(tmp_path: Path) -> None:
     """Texts of megabytes are cut before they are kept."""
     collector = collector_here(tmp_path, history={"text_lengths": {"args": 10, "traceback": 20}})
@@ -275,6 +274,7 @@ def test_no_worker_writes_our_log(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     collector.server.stop()
 
 
+@pytest.mark.usefixtures("at_once")
 def test_what_is_told_after_the_end_takes_no_text_away(tmp_path: Path) -> None:
     """Celery may publish task-sent when the task has failed already; it holds the arguments, and no exception."""
     collector = collector_here(tmp_path)
@@ -288,6 +288,7 @@ def test_what_is_told_after_the_end_takes_no_text_away(tmp_path: Path) -> None:
     collector.server.stop()
 
 
+@pytest.mark.usefixtures("at_once")
 def test_texts_are_forgotten_and_kept(tmp_path: Path) -> None:
     """The folder forgets the texts of tasks that have ended; their rows do not, though they wait still."""
     collector = collector_here(tmp_path)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import redis
-from events_support import Celery, Reading, Redis, Sentinel, application, client, free_port, wait_for, worker
+from events_support import Reading, Redis, Sentinel, application, client, free_port, hears, send, wait_for, worker
 
 from flowerbed.collector import reader, reader_redis
 from flowerbed.settings import SettingsError
@@ -39,22 +39,6 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "kombu":
         monkeypatch.setattr(reader_redis, "fits", lambda connection: False)
     return str(request.param)
-
-
-def send(celery: dict[str, Any], *uuids: str) -> None:
-    """Events as a worker of this broker sends them."""
-    app = Celery("sender", set_as_current=False)
-    app.conf.update(celery)
-    with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname="w@test") as dispatcher:
-        for uuid in uuids:
-            dispatcher.send("task-received", uuid=uuid, name="shop.add")
-
-
-def hears(reading: Reading, celery: dict[str, Any]) -> None:
-    uuids = [f"{time.time()}-{number}" for number in range(3)]
-    send(celery, *uuids)
-    for uuid in uuids:
-        reading.wait_type("task-received", uuid)
 
 
 # ---------------------------------------------------------------------- what real workers send

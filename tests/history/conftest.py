@@ -14,9 +14,13 @@ import pytest
 
 
 class Postgres:
-    """A server in a temporary folder, run by the user postgres when we are root, as PostgreSQL refuses root."""
+    """A server in a temporary folder, run by the user postgres when we are root, as PostgreSQL refuses root.
 
-    def __init__(self) -> None:
+    It is killed at times, the machine is not: without fsync it needs no minute to come back with all its databases.
+    """
+
+    def __init__(self, *, fsync: bool = False) -> None:
+        self.fsync = "on" if fsync else "off"
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if not found:
             pytest.fail("PostgreSQL's server is missing: apt-get install postgresql")
@@ -48,7 +52,10 @@ class Postgres:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def start(self) -> None:
-        options = f"-p {self.port} -k {self.directory} -c listen_addresses=127.0.0.1 -c shared_buffers=64MB"
+        options = (
+            f"-p {self.port} -k {self.directory} -c listen_addresses=127.0.0.1 -c shared_buffers=64MB"
+            f" -c fsync={self.fsync}"
+        )
         self.run("pg_ctl", "-D", str(self.data), "-l", str(self.directory / "log"), "-o", options, "-w", "start")
 
     def stop(self, mode: str = "immediate") -> None:

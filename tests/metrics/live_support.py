@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis as redis_client
 from addon_support import Redis, free_port, wait_for
 from celery import Celery
@@ -129,7 +130,9 @@ class Collecting:
         """Waits until the sum is exactly this."""
         deadline = time.monotonic() + seconds
         while (found := self.number(name, **labels)) != number:
-            assert time.monotonic() < deadline, f"{name}{labels} is {found}, not {number}; {self.log[-2000:]}"
+            if time.monotonic() > deadline:
+                all_of_it = "\n".join(f"{value:g} {series}" for series, value in self.series(name))
+                pytest.fail(f"{name}{labels} is {found}, not {number}:\n{all_of_it}\n{self.log[-2000:]}")
             time.sleep(0.1)
 
     def rows(self) -> int:

@@ -95,8 +95,8 @@ def test_events_that_end_other_exporters_are_counted_and_go_by(start: Start, pub
     publish("task-succeeded", uuid="5", runtime="soon")
     # the one that was missed tells no name
     publish("task-succeeded", uuid="6", runtime=0.5)
-    one.wait_number(3, "celery_events_total", type="task-succeeded")
-    one.wait_number(3, "celery_events_total", type="task-failed")
+    one.wait_number(3, "celery_tasks_total", state="succeeded")
+    one.wait_number(3, "celery_tasks_total", state="failed")
     found = {labels["exception"]: number for labels, number in one.series("celery_task_failures_total")}
     assert found == {"unknown": 2, "OperationalError": 1}
     assert one.number("celery_tasks_total", task="shop.b", state="succeeded") == 2

@@ -225,8 +225,9 @@ def test_a_worker_that_is_faster_than_the_event_of_sending_has_its_queue_counted
         event = Event(type=kind, uuid=uuid, hostname=hostname, timestamp=now, local_received=now, **more)
         one.take(event, folder.fold(event, now), 0.0)
 
-    take("task-sent", "1", "gen1@web", name="shop.add", queue="orders")
+    # the first of all: nobody knows yet whether sending is told
     take("task-received", "2", name="shop.add")
+    take("task-sent", "1", "gen1@web", name="shop.add", queue="orders")
     take("task-sent", "2", "gen1@web", name="shop.add", queue="orders")
     # and one whose sender does not tell
     take("task-received", "3", name="shop.add")
@@ -240,3 +241,16 @@ def test_a_worker_that_is_faster_than_the_event_of_sending_has_its_queue_counted
     theirs = {"name": "shop.add", "hostname": "host1"}
     assert value(one.registry, "celery_task_received_total", **theirs, queue_name="orders") == 1
     assert value(one.registry, "celery_task_received_total", **theirs, queue_name="celery") == 1
+
+
+def test_nothing_is_put_aside_for_long_where_sending_is_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "UNDECIDED_TASKS", 3)
+    one, folder = observer(), Folder(Redactor(Redact()))
+    for number in range(5):
+        now = time.time()
+        event = Event(
+            type="task-received", uuid=str(number), name="a", hostname="w@h", timestamp=now, local_received=now
+        )
+        one.take(event, folder.fold(event, now), 0.0)
+    assert set(one.held) == {"0", "1", "2"}
+    assert value(one.registry, "celery_tasks_total", task="a", state="received", queue="unknown") == 2

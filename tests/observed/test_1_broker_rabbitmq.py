@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from events_support import Celery, Reading, application, wait_for, worker
+from celery import Celery
+from events_support import Reading, application, hears, send, wait_for, worker
 from kombu import Queue
 
 from flowerbed import broker
@@ -35,22 +36,6 @@ def amqp(observed: Observed, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     tls = {"cert_reqs": 2, "ca_certs": str(ca), "server_hostname": "localhost"}
     yield {"broker_url": url, "broker_use_ssl": tls}
     observed.host.run("rabbitmqctl", "delete_vhost", VIRTUAL_HOST)
-
-
-def send(celery: dict[str, Any], *uuids: str) -> None:
-    """Events as a worker of this broker sends them."""
-    app = Celery("sender", set_as_current=False)
-    app.conf.update(celery)
-    with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname="w@test") as dispatcher:
-        for uuid in uuids:
-            dispatcher.send("task-received", uuid=uuid, name="shop.add")
-
-
-def hears(reading: Reading, celery: dict[str, Any]) -> None:
-    uuids = [f"{time.time()}-{number}" for number in range(3)]
-    send(celery, *uuids)
-    for uuid in uuids:
-        reading.wait_type("task-received", uuid)
 
 
 @pytest.fixture

@@ -157,24 +157,26 @@ def ask_redis(link: socket.socket, user: str, password: str) -> str:
     return "" if answer == "+PONG" else "not-redis"
 
 
+def read_exactly(link: socket.socket, size: int) -> bytes:
+    """Return so many bytes, or raise ConnectionResetError when the other side has no more."""
+    data = b""
+    while len(data) < size:
+        chunk = link.recv(size - len(data))
+        if not chunk:
+            raise ConnectionResetError("closed the connection")
+        data += chunk
+    return data
+
+
 def ask_amqp(link: socket.socket, user: str, password: str, vhost: str) -> str:
     """Return what is wrong, or nothing, in AMQP 0-9-1 up to open-ok (https://www.rabbitmq.com/amqp-0-9-1-protocol)."""
 
-    def read(size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            chunk = link.recv(size - len(data))
-            if not chunk:
-                raise ConnectionResetError("closed the connection")
-            data += chunk
-        return data
-
     def receive() -> tuple[int, int, bytes]:
         """Return class, method and arguments of the next frame; zeros for what is no frame."""
-        head = read(7)
+        head = read_exactly(link, 7)
         if head[0] != 1:
             return (0, 0, b"")
-        body = read(struct.unpack(">I", head[3:7])[0] + 1)
+        body = read_exactly(link, struct.unpack(">I", head[3:7])[0] + 1)
         class_id, method = struct.unpack(">HH", body[:4])
         return (class_id, method, body[4:-1])
 
@@ -272,20 +274,11 @@ def ask_postgresql(link: socket.socket, user: str, password: str, database: str)
     https://www.postgresql.org/docs/current/protocol-flow.html; a way to sign in that is not known here is no problem.
     """
 
-    def read(size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            chunk = link.recv(size - len(data))
-            if not chunk:
-                raise ConnectionResetError("closed the connection")
-            data += chunk
-        return data
-
     def receive() -> tuple[bytes, bytes]:
-        kind, length = read(1), struct.unpack(">I", read(4))[0]
+        kind, length = read_exactly(link, 1), struct.unpack(">I", read_exactly(link, 4))[0]
         if not 4 <= length <= 65536:
             raise ConnectionResetError("not PostgreSQL")
-        return kind, read(length - 4)
+        return kind, read_exactly(link, length - 4)
 
     def send(kind: bytes, body: bytes) -> None:
         link.sendall(kind + struct.pack(">I", len(body) + 4) + body)

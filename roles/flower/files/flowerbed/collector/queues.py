@@ -27,6 +27,7 @@ import msgspec
 from kombu.exceptions import ChannelError
 from redis import Redis
 
+from flowerbed.addresses import bracketed
 from flowerbed.metrics import compat, names
 from flowerbed.metrics.registry import Labels, Registry, clean
 from flowerbed.metrics.workers import Workers
@@ -186,14 +187,13 @@ def ask_management_api(
     these holds the password.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    place = f"[{host}]" if ":" in host else host
+    host = bracketed(parts.hostname or "")
     port = f":{parts.port}" if parts.port else ""
     path = parts.path.rstrip("/") or "/api"
     if parts.scheme not in ("http", "https"):
         raise ValueError("broker_api must begin with http:// or https://.")
     columns = "name,messages_ready,messages_unacknowledged,consumers"
-    address = f"{parts.scheme}://{place}{port}{path}/queues/{quote(virtual_host, safe='')}?columns={columns}"
+    address = f"{parts.scheme}://{host}{port}{path}/queues/{quote(virtual_host, safe='')}?columns={columns}"
     request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310  # checked above
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import time
 from typing import Any
 
+from flowerbed.addresses import place, reachable
 from flowerbed.doctor.examination import Examination
 from flowerbed.doctor.report import Finding
 
@@ -75,7 +75,7 @@ class Collector(Examination):
         assert self.inside is not None  # noqa: S101 - _no_collector has looked
         chosen = self.inside.settings.collector
         address = reachable(chosen.address)
-        where = f"[{address}]:{chosen.port}" if ":" in address else f"{address}:{chosen.port}"
+        where = place(address, chosen.port)
         link = http.client.HTTPConnection(address, chosen.port, timeout=self.door.timeout)
         try:
             link.request("GET", "/health")
@@ -96,11 +96,3 @@ class Collector(Examination):
         if told["reader"] != "reading":
             return f"the broker is not read: {told['reader']}"
         return "the counting stands still" if told.get("counting") != "ok" else "a part of it has ended"
-
-
-def reachable(address: str) -> str:
-    """The address at which this host reaches a server that listens at `address`: 0.0.0.0 and :: are every address."""
-    parsed = ipaddress.ip_address(address)
-    if parsed.is_unspecified:
-        return "::1" if parsed.version == 6 else "127.0.0.1"
-    return str(parsed)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from flowerbed.addresses import bracketed
 from flowerbed.doctor.masking import Masker
 
 #: bytes of an answer that are read at most: /metrics of a large site has 76 MB, and `flower_` is in its first lines
@@ -84,7 +85,7 @@ class Door:
     @property
     def netloc(self) -> str:
         """Host and port as the Host header has them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = bracketed(self.host)
         return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
 
     @property

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 #: how long task-sent is waited for when a worker was faster, in seconds
 ASIDE_SECONDS = 1.0
+#: tasks to have come without any task-sent before it is taken that none tells of sending; a producer's first task-sent
+#: needs a connection of its own, and comes long after the worker's task-received
+UNDECIDED_TASKS = 1000
 #: names that are remembered with their labels; what is over is looked at anew
 LARGEST_CACHE = 50_000
 #: types of events that Celery sends; an application's own are counted too, up to the limit
@@ -39,6 +42,7 @@ TYPES = (
     "worker-offline",
 )
 _SENT: Labels = ("task-sent",)
+_RECEIVED: Labels = ("task-received",)
 #: the most types of events that are told apart
 MOST_TYPES = 50
 
@@ -166,8 +170,8 @@ class Observer:
         """Counts what happened to one task; also for changes that come of no event (lost).
 
         Celery publishes task-sent after the message, and on RabbitMQ when that is confirmed, so that an idle worker's
-        task-received may come before it.  Where task-sent is heard at all, what happens to a task without a queue in
-        its first moment is therefore put aside for a moment: see settle().
+        task-received may come before it.  Where task-sent may be heard at all, what happens to a task without a queue
+        in its first moment is therefore put aside for a moment: see settle().
         """
         record = change.record
         if self.held and (waiting := self.held.get(record.id)) is not None:
@@ -176,7 +180,7 @@ class Observer:
         elif (
             record.queue is None
             and change.kind != "sent"
-            and self._types.get(_SENT)
+            and (self._types.get(_SENT) or self._types.get(_RECEIVED, 0) <= UNDECIDED_TASKS)
             and time.time() - record.seen < ASIDE_SECONDS
         ):
             self.held[record.id] = time.monotonic(), [change]

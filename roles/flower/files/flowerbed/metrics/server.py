@@ -14,6 +14,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
 
+from flowerbed.addresses import place
 from flowerbed.metrics.exposition import OPENMETRICS, TEXT, Writer, wants_openmetrics
 from flowerbed.metrics.registry import Snapshot
 
@@ -145,14 +146,15 @@ class MetricsServer:
     """The HTTP server in threads of its own; port 0 takes a free one."""
 
     def __init__(self, address: str, port: int, publisher: Publisher, health: Health) -> None:
-        where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         try:
             ipaddress.ip_address(address)
             self._server = _Server(address, port, publisher, health)
         except ValueError:
             raise ServerError(f"flower_metrics_address must be an IP address, not {address!r}.") from None
         except OSError as error:
-            raise ServerError(f"Metrics cannot be served on {where}: {error.strerror or error}.") from None
+            raise ServerError(
+                f"Metrics cannot be served on {place(address, port)}: {error.strerror or error}."
+            ) from None
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="metrics-http")
 

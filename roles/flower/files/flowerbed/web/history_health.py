@@ -10,22 +10,20 @@ from typing import Any
 from tornado.httpclient import HTTPClientError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from flowerbed.addresses import place, reachable
 from flowerbed.settings import Collector
 
 #: how long an answer is good, and how long it is waited for, in seconds
 FRESH_SECONDS, SECONDS = 5.0, 2.0
 #: bytes of an answer
 MAX_ANSWER = 65536
-#: what a server listens on is not always what a client can connect to
-_REACHED_AT = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  # it is not listened on here
 
 
 class CollectorHealth:
     """The collector's /health; for one event loop."""
 
     def __init__(self, collector: Collector) -> None:
-        address = _REACHED_AT.get(collector.address, collector.address)
-        self.where = f"[{address}]:{collector.port}" if ":" in address else f"{address}:{collector.port}"
+        self.where = place(reachable(collector.address), collector.port)
         self._client: Any = None
         self._looked = float("-inf")
         self._problem: str | None = None
