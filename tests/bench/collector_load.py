@@ -187,7 +187,7 @@ class Bench:
 
             return f"sqlite:///{place}/history.sqlite", rows
         if self.postgres is None:
-            self.postgres = Postgres()
+            self.postgres = Postgres(fsync=True)
         url = self.postgres.url()
 
         def rows_of_postgresql() -> list[tuple[str, str, str]]:

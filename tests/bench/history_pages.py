@@ -435,7 +435,7 @@ def _postgresql(chosen: argparse.Namespace) -> None:
         return
     from tests.history.conftest import Postgres
 
-    server = Postgres()
+    server = Postgres(fsync=True)
     try:
         history(server.url(), chosen.rows, chosen.rate, chosen.rounds)
     finally:
