@@ -213,7 +213,7 @@ def test_what_the_collector_says(told: dict[str, Any], said: str | None) -> None
 
 
 @pytest.mark.parametrize(
-    ("listens", "named"), [("127.0.0.1", "0.0.0.0"), ("127.0.0.1", ""), ("::1", "::1"), ("::1", "::")]
+    ("listens", "named"), [("127.0.0.1", "0.0.0.0"), ("127.0.0.1", "localhost"), ("::1", "::1"), ("::1", "::")]
 )
 def test_wherever_the_collector_listens(listens: str, named: str) -> None:
     with collector(address=listens) as (_, port):
