@@ -20,7 +20,7 @@ from typing import Any
 
 from flowerbed import notify
 from flowerbed.collector.abandoned import Abandoned
-from flowerbed.collector.buffer import Buffer
+from flowerbed.collector.buffer import MOST_BYTES, Buffer
 from flowerbed.collector.choices import check
 from flowerbed.collector.events import REASONS, DecodeError, Event, decode
 from flowerbed.collector.queues import Consumer, Queues, sole_queues
@@ -41,8 +41,9 @@ from flowerbed.settings import Credentials, Settings, SettingsError
 LOOK_SECONDS, TURN_SECONDS = 1.0, 0.25
 #: seconds without a sign of life from the broker, or without a turn of the counting, after which /health is red
 DEAF_SECONDS, STUCK_SECONDS = 30.0, 10.0
-#: seconds that the history may take at the start to tell of former runs; events wait in the buffer meanwhile
-START_SECONDS = 5.0
+#: seconds that the history may take at the start to tell of former runs; events wait in the buffer meanwhile, until it
+#: is half full.  A connection has failed by then (store.CONNECT_SECONDS): only a host that is very busy takes longer.
+START_SECONDS = 15.0
 #: seconds that the reader may take to end: on AMQP it waits until what it read is written
 FAREWELL_SECONDS = 7.0
 #: what a worker's clock may be behind ours, in seconds, for rows to be old by ours
@@ -151,7 +152,12 @@ class Collector:
     def _begin(self) -> None:
         """Lets the history tell of former runs before the first event is counted, if it can."""
         while self.writer and not self.writer.opened and not self.stop.wait(0.02):
-            if time.monotonic() - self._started > START_SECONDS or self.writer.stats.problem is not None:
+            self._turned = time.monotonic()
+            # it waits on purpose, and does not stand still
+            notify.notify("WATCHDOG=1")
+            late = self._turned - self._started > START_SECONDS or self.buffer.bytes > MOST_BYTES / 2
+            if late or self.writer.stats.problem is not None:
+                logger.warning("The history does not tell of former runs yet: tasks that began before have no name.")
                 break
         self._turned = time.monotonic()
         self._remember()
