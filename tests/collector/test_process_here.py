@@ -17,6 +17,7 @@ from process_support import collector_here, payloads
 from flowerbed.collector import process
 from flowerbed.collector.process import Collector
 from flowerbed.history.schema import COLUMNS
+from flowerbed.history.store import Store
 from flowerbed.metrics import names, observe
 
 STARTED = {**SUCCEEDED, "type": "task-started"}
@@ -235,6 +236,34 @@ def test_a_queue_that_is_told_a_moment_late(tmp_path: Path) -> None:
         ("received", "unknown"): 1,
     }
     collector.server.stop()
+
+
+@pytest.mark.parametrize(("waits", "name"), [(process.START_SECONDS, RECEIVED["name"]), (0.2, "unknown")])
+@pytest.mark.usefixtures("at_once")
+def test_a_history_that_is_slow_to_open(
+    tmp_path: Path, waits: float, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the former run knew of a task is waited for; and where that took too long, the log says so."""
+    former = collector_here(tmp_path)
+    former.turn(payloads([RECEIVED]))
+    rows(former, tmp_path, "id")
+    connects = Store.connect
+
+    def slow(store: Store) -> None:
+        time.sleep(1)
+        connects(store)
+
+    monkeypatch.setattr(Store, "connect", slow)
+    monkeypatch.setattr(process, "START_SECONDS", waits)
+    collector = collector_here(tmp_path)
+    assert collector.writer
+    collector.writer.start()
+    collector._begin()
+    collector.turn(payloads([SUCCEEDED]))
+    collector.writer.stop()
+    found = next(values for metric, values in collector.registry.snapshot().series if metric is names.TASKS)
+    assert {labels[0] for labels in found if labels[1] == "succeeded"} == {name}
+    assert ("does not tell of former runs" in caplog.text) == (name == "unknown")
 
 
 def test_an_error_of_ours_costs_one_event(
