@@ -63,3 +63,11 @@ def test_how_far_it_was_taken() -> None:
     one.take(0)
     one.take(0)
     assert one.reached >= behind
+
+
+def test_half_of_what_may_wait() -> None:
+    one = Buffer(most_bytes=4 * (PAYLOAD_BYTES + 1))
+    one.put([b"a", b"b"])
+    assert not one.is_half_full
+    one.put([b"c"])
+    assert one.is_half_full

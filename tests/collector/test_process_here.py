@@ -264,6 +264,8 @@ def test_a_history_that_is_slow_to_open(
     found = next(values for metric, values in collector.registry.snapshot().series if metric is names.TASKS)
     assert {labels[0] for labels in found if labels[1] == "succeeded"} == {name}
     assert ("does not tell of former runs" in caplog.text) == (name == "unknown")
+    former.server.stop()
+    collector.server.stop()
 
 
 def test_an_error_of_ours_costs_one_event(

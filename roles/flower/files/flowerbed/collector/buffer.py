@@ -28,6 +28,11 @@ class Buffer:
         #: the time (monotonic) up to which everything that came was taken
         self.reached = time.monotonic()
 
+    @property
+    def is_half_full(self) -> bool:
+        """Whether more than half of what may wait does."""
+        return self.bytes > self._most / 2
+
     def put(self, payloads: list[bytes]) -> None:
         """Takes what the reader has; waits for nothing but the other thread's hands."""
         size = sum(map(len, payloads)) + PAYLOAD_BYTES * len(payloads)

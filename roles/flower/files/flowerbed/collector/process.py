@@ -20,7 +20,7 @@ from typing import Any
 
 from flowerbed import notify
 from flowerbed.collector.abandoned import Abandoned
-from flowerbed.collector.buffer import MOST_BYTES, Buffer
+from flowerbed.collector.buffer import Buffer
 from flowerbed.collector.choices import check
 from flowerbed.collector.events import REASONS, DecodeError, Event, decode
 from flowerbed.collector.queues import Consumer, Queues, sole_queues
@@ -155,7 +155,7 @@ class Collector:
             self._turned = time.monotonic()
             # it waits on purpose, and does not stand still
             notify.notify("WATCHDOG=1")
-            late = self._turned - self._started > START_SECONDS or self.buffer.bytes > MOST_BYTES / 2
+            late = self._turned - self._started > START_SECONDS or self.buffer.is_half_full
             if late or self.writer.stats.problem is not None:
                 logger.warning("The history does not tell of former runs yet: tasks that began before have no name.")
                 break
